@@ -1,0 +1,51 @@
+# Panic Farm: `make help` lists what there is.
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell for p in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
+VENV := .venv
+# What the kernel build, the virtual board and the virtual environment need on Debian 12.
+PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
+	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help setup packages build test lint clean
+
+help:
+	@echo "make setup   Debian packages and the virtual environment"
+	@echo "make build   the virtual board's kernel, device tree and initramfs (cached by content)"
+	@echo "make test    set-up, then all checks and tests"
+	@echo "make clean   remove the virtual environment; the build cache stays"
+
+setup: packages $(STAMP)
+
+packages:
+	@missing=$$(for p in $(PACKAGES); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || echo $$p; \
+	done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		$(SUDO) apt-get update -q && $(SUDO) -E apt-get install -y -q --no-install-recommends $$missing; \
+	fi
+
+$(STAMP): | packages
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+build: setup
+	$(VENV)/bin/farm build
+
+lint: setup
+	$(VENV)/bin/ruff format --check farm tests
+	$(VENV)/bin/ruff check farm tests
+	$(VENV)/bin/mypy farm tests
+
+test: lint build
+	$(VENV)/bin/pytest
+
+clean:
+	rm -rf $(VENV)

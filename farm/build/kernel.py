@@ -1,0 +1,170 @@
+"""Configures and compiles the kernel in a build folder that is kept between builds.
+
+kbuild knows what depends on what, down to the compiler's command line, so a changed series costs
+only what it touches. The result does not depend on who builds, when, or in which folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.build import kconfig, process
+from farm.errors import BuildError
+
+TOOLS = (
+    "make",
+    "gcc",
+    "aarch64-linux-gnu-gcc",
+    "flex",
+    "bison",
+    "bc",
+    "perl",
+    "patch",
+    "tar",
+    "xz",
+)
+_COMPILER = "aarch64-linux-gnu-gcc"
+_MAKE_VARIABLES = ("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "LOCALVERSION=")
+_STEP = re.compile(r"\s+(?:\[M\] *)?[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
+# Steps of a build from nothing; used until the build folder knows its own number.
+_EXPECTED_STEPS = 1010
+_STEPS_FILE = "panic-farm-steps.json"
+_BUILD_ID_TYPE = "NT_GNU_BUILD_ID"
+
+PRODUCTS = {
+    "Image": "arch/arm64/boot/Image",
+    "vmlinux": "vmlinux",
+    "System.map": "System.map",
+    "config": ".config",
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a kernel build is known by."""
+
+    build_id: str
+    release: str
+    seconds: float
+
+
+def compiler_version() -> str:
+    """Return the cross compiler's own name and version."""
+    told = process.output([_COMPILER, "--version"], what="cross compiler").decode()
+    return told.splitlines()[0]
+
+
+class KernelBuild:
+    """One source tree with one build folder; ``log`` takes what make says."""
+
+    def __init__(self, tree: Path, out: Path, log: Path, jobs: int) -> None:
+        self._tree = tree
+        self._out = out
+        self._log = log
+        self._jobs = jobs
+
+    def configure(self, fragment: Path) -> None:
+        """Write ``.config``: nothing but what ``fragment`` asks for and what that needs."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._make(
+            ["allnoconfig"], "kernel configuration", KCONFIG_ALLCONFIG=str(fragment.resolve())
+        )
+        kconfig.check(fragment, self._out / ".config")
+
+    def compile(self, progress: Callable[[int, int | None], None]) -> Compiled:
+        """Build image and symbols; ``progress`` gets steps done and, from nothing, all steps."""
+        from_nothing = not (self._out / "vmlinux").exists()
+        expected = self._expected_steps() if from_nothing else None
+        done = 0
+
+        def on_line(line: str) -> None:
+            nonlocal done
+            if _STEP.match(line):
+                done += 1
+                progress(done, expected)
+
+        begin = time.monotonic()
+        self._make(["Image", "vmlinux"], "kernel build", on_line=on_line)
+        seconds = time.monotonic() - begin
+        if from_nothing:
+            (self._out / _STEPS_FILE).write_text(json.dumps({"steps": done}))
+        release = (self._out / "include/config/kernel.release").read_text().strip()
+        return Compiled(build_id(self._out / "vmlinux"), release, seconds)
+
+    def copy_products(self, folder: Path) -> None:
+        """Copy image, symbols and configuration to ``folder``."""
+        for name, place in PRODUCTS.items():
+            shutil.copyfile(self._out / place, folder / name)
+
+    def _expected_steps(self) -> int:
+        known = self._out / _STEPS_FILE
+        if known.is_file():
+            return int(json.loads(known.read_text())["steps"])
+        return _EXPECTED_STEPS
+
+    def _make(
+        self,
+        targets: list[str],
+        what: str,
+        on_line: Callable[[str], None] | None = None,
+        **env: str,
+    ) -> None:
+        # Debug information names source files: by their place in the tree, not by where the
+        # cache lies, or the build id would differ from machine to machine.
+        prefix_map = f"-fdebug-prefix-map={self._tree}=. -fdebug-prefix-map={self._out}=."
+        process.run(
+            [
+                "make",
+                f"--jobs={self._jobs}",
+                f"--directory={self._tree}",
+                f"O={self._out}",
+                *_MAKE_VARIABLES,
+                f"KCFLAGS={prefix_map}",
+                f"KAFLAGS={prefix_map}",
+                *targets,
+            ],
+            what=what,
+            log=self._log,
+            on_line=on_line,
+            env={**_reproducible(), **env},
+        )
+
+
+def build_id(vmlinux: Path) -> str:
+    """Return the build id in hex from the notes of ``vmlinux``; ``BuildError`` if there is none."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import NoteSection
+
+    try:
+        with vmlinux.open("rb") as stream:
+            for section in ELFFile(stream).iter_sections():
+                if isinstance(section, NoteSection):
+                    for note in section.iter_notes():
+                        if note["n_type"] == _BUILD_ID_TYPE:
+                            return str(note["n_desc"])
+    except ELFError as error:
+        raise BuildError(f"{vmlinux} is no ELF file: {error}") from error
+    raise BuildError(f"{vmlinux} carries no build id")
+
+
+def default_jobs() -> int:
+    """Return how many compilers may run at once: the processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _reproducible() -> dict[str, str]:
+    return {
+        "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
+        "KBUILD_BUILD_USER": "farm",
+        "KBUILD_BUILD_HOST": "panic-farm",
+        "KBUILD_BUILD_VERSION": "1",
+        "SOURCE_DATE_EPOCH": "0",
+    }

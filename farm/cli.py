@@ -1,0 +1,88 @@
+"""The command ``farm``: every stage of the data flow by itself, and all of them in one run."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from farm import __version__
+from farm.errors import FarmError
+
+EXIT_INTERRUPTED = 130
+
+# A command's module is imported when the command is used: `farm --help` and a cached
+# `farm build` must not pay for labgrid and numpy.
+_COMMANDS = {
+    "build": ("farm.build.cli", "build", "Build kernel, device tree and initramfs for a board."),
+}
+
+
+def _help_text() -> str:
+    width = max(map(len, _COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in _COMMANDS.items())
+    return f"""Usage: farm COMMAND [OPTIONS]
+
+Crash a board on purpose and prove that every registered driver's dump survived.
+
+Commands:
+{commands}
+
+`farm COMMAND --help` tells more; `farm --version` tells the version.
+
+Exit codes: 0 all PASS; 1 a FAIL (the kernel); 2 wrong use or configuration;
+3 no FAIL but an ERROR (the bench); 130 interrupted."""
+
+
+def _interruptible(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Let Ctrl-C end with 130: typer's own way ends with 1, which here means a failing kernel."""
+
+    @functools.wraps(callback)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return callback(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("farm: interrupted", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return wrapped
+
+
+def _application(name: str) -> typer.Typer:
+    module, attribute, _ = _COMMANDS[name]
+    found = getattr(import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        app = found
+    else:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(found)
+    app.pretty_exceptions_enable = False
+    for command in app.registered_commands:
+        if command.callback is not None:
+            command.callback = _interruptible(command.callback)
+    return app
+
+
+def main() -> None:
+    """Run ``farm``; a FarmError becomes its message and its exit code."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(_help_text())
+        return
+    if name == "--version":
+        print(f"farm {__version__}")
+        return
+    if name not in _COMMANDS:
+        print(f"farm: there is no command {name!r}\n\n{_help_text()}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        _application(name)(args=rest, prog_name=f"farm {name}")
+    except FarmError as error:
+        print(f"farm: {error.message}", file=sys.stderr)
+        if error.next_step:
+            print(f"  {error.next_step}", file=sys.stderr)
+        sys.exit(error.exit_code)

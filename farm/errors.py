@@ -1,0 +1,68 @@
+"""Errors that say whose fault it is and what to do next.
+
+The exit code of ``farm`` follows from the class: wrong use or configuration is 2, a bench that
+failed is 3. A failing kernel is not an error but a verdict, and ends with 1.
+"""
+
+from __future__ import annotations
+
+
+class FarmError(Exception):
+    """Something that a user of the farm can understand and act on.
+
+    ``message`` says what is wrong, naming the file, offset or board; ``next_step`` what to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.next_step}" if self.next_step else self.message
+
+
+class UsageError(FarmError):
+    """Wrong use or configuration: an option, a YAML file, a missing build."""
+
+
+class BuildError(FarmError):
+    """The kernel or its user space could not be built; ``log`` names the build's log."""
+
+    def __init__(self, message: str, *, log: str = "", next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.log = log
+
+
+class FormatError(FarmError):
+    """Bytes that are not what they should be; ``offset`` from the start, in bytes (text: lines)."""
+
+    def __init__(self, message: str, *, offset: int, next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.offset = offset
+
+
+class BenchError(FarmError):
+    """The bench failed, not the kernel; ``part`` names which: serial, power, board, shell, disk."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, part: str, next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.part = part
+
+
+class DeadlineError(BenchError):
+    """A wait with a named deadline ran out."""
+
+    def __init__(
+        self, what: str, *, part: str, deadline_s: float, last: str = "", next_step: str = ""
+    ) -> None:
+        message = f"{part}: {what} did not happen within {deadline_s:g} s"
+        if last:
+            message += f"; the last console line was {last!r}"
+        super().__init__(message, part=part, next_step=next_step)
+        self.what = what
+        self.deadline_s = deadline_s

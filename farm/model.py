@@ -1,0 +1,307 @@
+"""The words of the data flow: what each stage hands to the next, and what a run folder holds.
+
+Everything here is frozen, is stored as JSON in the run folder, and knows neither board nor
+labgrid: ``judge`` and ``report`` work from these alone, at any later time.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RUN_SCHEMA_VERSION = 1
+
+
+class Frozen(BaseModel):
+    """Immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Verdict(StrEnum):
+    """What was judged: FAIL blames the kernel, ERROR the bench, SKIP neither."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    ERROR = "ERROR"
+    SKIP = "SKIP"
+
+
+class RegionKind(StrEnum):
+    """How the kernel gets at a region's bytes."""
+
+    BUFFER = "buffer"
+    REGISTERS = "registers"
+    CALLBACK = "callback"
+
+
+class ManifestRegion(Frozen):
+    """One registered region, as the live board listed it."""
+
+    index: int
+    name: str
+    kind: RegionKind
+    va: int
+    pa: int | None
+    size_bytes: int
+    width_bytes: int
+    stride_bytes: int
+
+
+class ManifestDevice(Frozen):
+    """One registered device, as the live board listed it."""
+
+    id: int
+    name: str
+    driver: str
+    priority: int
+    needed_bytes: int = Field(description="worst-case record size incl. the backend's overhead")
+    regions: tuple[ManifestRegion, ...]
+
+
+class OldRecord(Frozen):
+    """A file that lay in pstorefs before the panic."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Ramoops(Frozen):
+    """The region that survives the reset, as the kernel reports its parameters."""
+
+    mem_address: int
+    mem_size_bytes: int
+    record_size_bytes: int
+    console_size_bytes: int
+    pmsg_size_bytes: int
+    ftrace_size_bytes: int
+    panicdump_size_bytes: int
+    ecc_size_bytes: int
+
+
+class Manifest(Frozen):
+    """What the farm read from the live board just before the panic: the expectation."""
+
+    board: str
+    scenario: str
+    nonce: int | None = Field(
+        description="64-bit, planted in the sample devices; None if there are none"
+    )
+    boot_id: str = Field(description="panicdump's identity of this boot, RFC 4122 text")
+    sequence: int = Field(description="panics counted in this boot before this one")
+    enabled: bool
+    format: str
+    on_overflow: str
+    area_bytes: int
+    capacity_bytes: int
+    needed_bytes: int
+    backend: str
+    kernel_release: str
+    build_id: str | None
+    cmdline: str
+    ramoops: Ramoops | None
+    devices: tuple[ManifestDevice, ...]
+    old_records: tuple[OldRecord, ...] = ()
+
+
+class Capture(Frozen):
+    """Raw bytes from one channel, stored before anything was decoded.
+
+    ``path`` is relative to the cycle's folder and made by the farm; ``board_name`` is what the
+    board called it and is never used as a path.
+    """
+
+    channel: str
+    board_name: str
+    path: str
+    size_bytes: int
+    sha256: str
+    complete: bool = True
+    note: str = ""
+
+
+class FindingKind(StrEnum):
+    """Everything that can be said of a device, a zone or a board."""
+
+    INTACT = "intact"
+    CORRUPT = "corrupt"
+    TORN = "torn"
+    TRUNCATED = "truncated"
+    NEVER_REGISTERED = "never registered"
+    NOT_REACHED = "not reached"
+    OVERFLOW = "overflow"
+    CALLBACK_FAILED = "callback failed"
+    REGION_FAULT = "region fault"
+    WRITE_FAILED = "write failed"
+    RECORD_LOST = "record lost"
+    MISSING = "missing"
+    STALE = "stale"
+    OVER_BUDGET = "over budget"
+    UNEXPECTED = "unexpected"
+    WRONG_IDENTITY = "wrong identity"
+    ECC_CORRECTED = "ecc corrected"
+    ECC_UNCORRECTABLE = "ecc uncorrectable"
+    NO_PANIC = "no panic"
+    WRONG_KERNEL = "wrong kernel"
+    COLD_RESET = "cold reset"
+    HUNG = "hung"
+    BENCH_LOST = "bench lost"
+    CAPTURE_INCOMPLETE = "capture incomplete"
+    UNSUPPORTED = "unsupported"
+
+
+class Subject(StrEnum):
+    """What a finding is about."""
+
+    DEVICE = "device"
+    ZONE = "zone"
+    BOARD = "board"
+
+
+class Evidence(Frozen):
+    """Where to look for oneself; ``file`` is relative to the cycle's folder."""
+
+    file: str | None = None
+    offset: int | None = Field(default=None, description="bytes from the start of the file")
+    region: str | None = None
+    region_offset: int | None = Field(default=None, description="bytes from the region's start")
+    wrong_bytes: int | None = None
+    expected: str | None = Field(default=None, description="hex or text, short")
+    got: str | None = None
+    console_lines: tuple[str, ...] = ()
+
+
+class Finding(Frozen):
+    """One specific thing that was found, with its weight in ``verdict``."""
+
+    subject: Subject
+    kind: FindingKind
+    verdict: Verdict
+    message: str
+    device: str | None = None
+    driver: str | None = None
+    evidence: Evidence | None = None
+
+
+class DeviceVerdict(Frozen):
+    """One line of the table: a device, what arrived of it, and why the verdict."""
+
+    device: str
+    driver: str
+    record_bytes: int = Field(description="size of the record as it lies in pstore; 0 if none")
+    data_bytes: int = Field(description="region bytes in it")
+    budget_bytes: int | None
+    verdict: Verdict
+    why: str
+    capture: str | None = None
+    required: bool = False
+
+
+class Policy(Frozen):
+    """What must be there and what it may cost.
+
+    ``required`` holds driver or device names (shell patterns allowed); ``budget_bytes`` maps such
+    patterns to the largest record allowed; ``total_budget_bytes`` bounds all records together.
+    """
+
+    required: tuple[str, ...] = ()
+    budget_bytes: dict[str, int] = {}
+    total_budget_bytes: int | None = None
+
+
+class Expect(StrEnum):
+    """Which records must follow a scenario."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+class PanicAccount(Frozen):
+    """The console's account of the panic and of how the board came back."""
+
+    trigger: str
+    panic_line: str | None = None
+    signature_found: bool = False
+    panic_console_lines: tuple[str, ...] = ()
+    reset: str = Field(default="unknown", description="warm, cold, none, unknown")
+    boot_id_after: str | None = None
+    release_after: str | None = None
+    build_id_after: str | None = None
+    panic_to_reset_s: float | None = None
+    reset_to_shell_s: float | None = None
+
+
+class BenchFault(Frozen):
+    """A bench failure that ended a cycle early."""
+
+    part: str
+    stage: str
+    message: str
+    next_step: str = ""
+
+
+class CycleInput(Frozen):
+    """All that judging one cycle needs, beside the capture files themselves."""
+
+    board: str
+    virtual: bool
+    scenario: str
+    expect: Expect = Expect.ALL
+    repeat: int
+    manifest: Manifest | None
+    panic: PanicAccount | None
+    captures: tuple[Capture, ...]
+    policy: Policy
+    fault: BenchFault | None = None
+
+
+class CycleVerdict(Frozen):
+    """The verdict of one cycle: one scenario, once, on one board."""
+
+    verdict: Verdict
+    why: str
+    devices: tuple[DeviceVerdict, ...]
+    findings: tuple[Finding, ...]
+    corrected_symbols: int = 0
+    used_bytes: int = 0
+    capacity_bytes: int = 0
+
+
+class Cycle(Frozen):
+    """One entry of run.json: a cycle's verdict, its cost and where its evidence lies."""
+
+    number: int
+    scenario: str
+    repeat: int
+    folder: str = Field(description="relative to the run's folder")
+    started: str = Field(description="RFC 3339")
+    stages_s: dict[str, float] = Field(description="seconds spent per stage of the data flow")
+    wall_s: float
+    board_s: float = Field(description="the board's own time: reset to shell plus panic to reset")
+    input: CycleInput
+    result: CycleVerdict
+
+
+class Run(Frozen):
+    """The whole of ``run.json``."""
+
+    schema_version: int = RUN_SCHEMA_VERSION
+    run_id: str
+    farm_version: str
+    started: str
+    finished: str | None = None
+    board: str
+    virtual: bool
+    lg_env: str
+    kernel_release: str | None = None
+    build_id: str | None = None
+    command: tuple[str, ...]
+    wall_s: float
+    board_s: float
+    wall_to_board: float | None
+    verdict: Verdict
+    totals: dict[str, int]
+    interrupted: bool = False
+    cycles: tuple[Cycle, ...]
