@@ -1,0 +1,1 @@
+"""``farm decode``: what a file holds that panicdump left behind."""
