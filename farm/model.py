@@ -255,6 +255,9 @@ class CycleInput(Frozen):
     captures: tuple[Capture, ...]
     policy: Policy
     fault: BenchFault | None = None
+    unsupported: tuple[str, ...] = Field(
+        default=(), description="features that the scenario needs and the board has not"
+    )
 
 
 class CycleVerdict(Frozen):
@@ -303,5 +306,7 @@ class Run(Frozen):
     wall_to_board: float | None
     verdict: Verdict
     totals: dict[str, int]
+    planned_cycles: int = Field(description="what was asked for; fewer ran if the run ended early")
+    ended_early: str = Field(default="", description="why the run ended before its last cycle")
     interrupted: bool = False
     cycles: tuple[Cycle, ...]

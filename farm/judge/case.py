@@ -1,0 +1,77 @@
+"""What the rules about boards, zones and devices share while one cycle is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm.formats.contents import ContentsEntry
+from farm.judge.dump import Dump
+from farm.judge.names import shown
+from farm.model import CycleInput, Evidence, Finding, FindingKind, Manifest, Subject, Verdict
+
+__all__ = ["Case", "board_finding", "zone_finding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One cycle with a manifest.
+
+    ``absent`` is set when a missing record says nothing about the kernel: the verdict of such a
+    device's line, and why.
+    """
+
+    cycle: CycleInput
+    manifest: Manifest
+    dump: Dump
+    absent: tuple[Verdict, str] | None = None
+
+    def entry(self, device_id: int) -> ContentsEntry | None:
+        """Return what the contents record says of a device; None without such a record or entry."""
+        if self.dump.contents is None or self.dump.contents.contents is None:
+            return None
+        entries = self.dump.contents.contents.entries
+        return next((entry for entry in entries if entry.device_id == device_id), None)
+
+
+def board_finding(
+    kind: FindingKind,
+    verdict: Verdict,
+    message: str,
+    *,
+    expected: str | None = None,
+    got: str | None = None,
+    console_lines: tuple[str, ...] = (),
+) -> Finding:
+    """Make a finding about the board; texts are escaped here."""
+    evidence = None
+    if expected is not None or got is not None or console_lines:
+        evidence = Evidence(
+            expected=None if expected is None else shown(expected),
+            got=None if got is None else shown(got),
+            console_lines=console_lines,
+        )
+    return Finding(
+        subject=Subject.BOARD,
+        kind=kind,
+        verdict=verdict,
+        message=shown(message, 400),
+        evidence=evidence,
+    )
+
+
+def zone_finding(
+    kind: FindingKind,
+    verdict: Verdict,
+    message: str,
+    *,
+    file: str | None = None,
+    offset: int | None = None,
+) -> Finding:
+    """Make a finding about a zone or a file that is of no device; texts are escaped here."""
+    return Finding(
+        subject=Subject.ZONE,
+        kind=kind,
+        verdict=verdict,
+        message=shown(message, 400),
+        evidence=None if file is None else Evidence(file=file, offset=offset),
+    )
