@@ -1,0 +1,237 @@
+"""``farm virtual``: the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from farm.errors import UsageError
+from farm.virtual import lifecycle
+from farm.virtual.control import ask, follow
+from farm.virtual.events import read_events
+from farm.virtual.flip import FlipRequest, parse_at
+from farm.virtual.layout import BoardDir, board_dirs
+from farm.virtual.options import (
+    DEFAULT_MEMORY_MIB,
+    DEFAULT_NAME,
+    BoardOptions,
+    checked,
+    resolve_images,
+)
+from farm.virtual.status import BoardStatus, Presence
+
+EXIT_DOWN = 1
+EXIT_LOST = 3
+
+app = typer.Typer(
+    help="Virtual boards: QEMU behind a serial line and a power port, as on a bench.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+fault = typer.Typer(help="Switch faults of a board on and off.", no_args_is_help=True)
+app.add_typer(fault, name="fault")
+
+Name = Annotated[str, typer.Option("--name", help="The board's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _print_status(board: BoardStatus, *, as_json: bool) -> None:
+    if as_json:
+        print(board.model_dump_json(indent=2))
+        return
+    if board.state is Presence.DOWN:
+        print(f"{board.name}: down")
+        return
+    words = [f"{board.name}: {board.state.value}"]
+    if board.state is Presence.UP:
+        words.append(f"power {'on' if board.relay_on else 'off'}, {board.condition.value}")
+        words.append(f"serial {board.serial_url}, power {board.power_host} index 0")
+    words += [board.message] if board.message else []
+    words += [f"faults: {', '.join(board.faults)}"] if board.faults else []
+    print("\n  ".join(words))
+
+
+def _running(name: str) -> BoardDir:
+    board = BoardDir.of(name)
+    if not board.daemon_alive():
+        raise UsageError(f"board {name} is not up", f"Run `farm virtual up --name {name}` first.")
+    return board
+
+
+@app.command()
+def up(
+    name: Name = DEFAULT_NAME,
+    ecc_size: Annotated[
+        int | None, typer.Option(help="ramoops ECC: bytes of parity per block of 128; 0: none.")
+    ] = None,
+    append: Annotated[str, typer.Option(help="More kernel boot arguments.")] = "",
+    baud: Annotated[int | None, typer.Option(help="Pace the serial output like a line.")] = None,
+    serial_port: Annotated[int | None, typer.Option(help="TCP port of the serial line.")] = None,
+    power_port: Annotated[int | None, typer.Option(help="TCP port of the power port.")] = None,
+    image_dir: Annotated[Path | None, typer.Option(help="A product of `farm build`.")] = None,
+    kernel: Annotated[Path | None, typer.Option(help="Kernel image.")] = None,
+    initrd: Annotated[Path | None, typer.Option(help="Initial file system.")] = None,
+    dtb: Annotated[Path | None, typer.Option(help="Device tree.")] = None,
+    memory_mib: Annotated[int, typer.Option(help="DRAM in MiB.")] = DEFAULT_MEMORY_MIB,
+    cpus: Annotated[int, typer.Option(help="Processors.")] = 2,
+    on: Annotated[
+        bool | None,
+        typer.Option("--on/--off", help="Switch power too; a new board is off otherwise."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a board on the bench; success if it is there already, with the same options."""
+    options = checked(
+        BoardOptions,
+        name=name,
+        ecc_size_bytes=ecc_size,
+        append=append,
+        baud=baud,
+        serial_port=serial_port,
+        power_port=power_port,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        **resolve_images(image_dir, kernel, initrd, dtb),
+    )
+    result = lifecycle.up(options)
+    board = result.status
+    if on is not None and board.relay_on != on:
+        board = BoardStatus.model_validate(ask(BoardDir.of(name), "power", on=on))
+    if not as_json:
+        if result.was_lost:
+            print(f"{name} was lost: it starts afresh, what was in its DRAM is gone")
+        elif result.already:
+            print(f"{name} was up already")
+    _print_status(board, as_json=as_json)
+
+
+@app.command()
+def down(
+    name: Name = DEFAULT_NAME,
+    everything: Annotated[bool, typer.Option("--all", help="Every board.")] = False,
+) -> None:
+    """Take a board off the bench, or clean up after a lost one."""
+    for each in [board.name for board in board_dirs()] if everything else [name]:
+        print(f"{each}: {'down' if lifecycle.down(each) else 'was not up'}")
+
+
+@app.command("list")
+def list_boards(as_json: AsJson = False) -> None:
+    """List the boards that are up or lost."""
+    boards = lifecycle.statuses()
+    if as_json:
+        print(json.dumps([board.model_dump(mode="json") for board in boards], indent=2))
+        return
+    for board in boards:
+        _print_status(board, as_json=False)
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
+    """Tell what a board is; exit code 0 up, 1 down, 3 lost or dead."""
+    board = lifecycle.status(name)
+    _print_status(board, as_json=as_json)
+    if board.is_lost:
+        raise typer.Exit(EXIT_LOST)
+    if board.state is Presence.DOWN:
+        raise typer.Exit(EXIT_DOWN)
+
+
+def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(event), flush=True)
+        return
+    fields = [
+        f"{key}={','.join(value) if isinstance(value, list) else value}"
+        for key, value in event.items()
+        if key not in ("time", "monotonic_s", "event") and value is not None
+    ]
+    print(" ".join([event["time"], event["event"], *fields]), flush=True)
+
+
+@app.command()
+def events(
+    name: Name = DEFAULT_NAME,
+    as_json: AsJson = False,
+    follow_: Annotated[
+        bool, typer.Option("--follow", help="Go on until the board goes down.")
+    ] = False,
+) -> None:
+    """Print what happened to a board: power, resets, boots, BREAKs, faults; one line each."""
+    board = BoardDir.of(name)
+    source = follow(_running(name)) if follow_ else iter(read_events(board.events))
+    for event in source:
+        _print_event(event, as_json=as_json)
+
+
+def _fault(name: str, command: str, *, as_json: bool, **fields: Any) -> None:
+    answer = BoardStatus.model_validate(ask(_running(name), command, **fields))
+    _print_status(answer, as_json=as_json)
+
+
+@fault.command()
+def flip(
+    name: Name = DEFAULT_NAME,
+    bits: Annotated[int, typer.Option(help="How many bits, chosen by the seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same bits.")] = None,
+    region: Annotated[
+        str, typer.Option(help="panicdump, another zone, ramoops, or PADDR+LENGTH.")
+    ] = "panicdump",
+    max_per_block: Annotated[
+        int | None, typer.Option(help="At most so many bytes hit per ECC block.")
+    ] = None,
+    used_only: Annotated[
+        bool, typer.Option("--used-only", help="Only what the zone's header says is used.")
+    ] = False,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="BYTE:BIT: a physical address, or +OFFSET into the region."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Flip bits of the DRAM in the next warm reset, once."""
+    wanted: dict[str, Any] = {} if seed is None else {"seed": seed}
+    request = checked(
+        FlipRequest,
+        bits=bits,
+        region=region,
+        max_per_block=max_per_block,
+        used_only=used_only,
+        at=tuple(parse_at(text) for text in at or ()),
+        **wanted,
+    )
+    _fault(name, "flip", flip=request.model_dump(mode="json"), as_json=as_json)
+
+
+@fault.command()
+def silence(
+    on: Annotated[str, typer.Argument(metavar="on|off")] = "on",
+    name: Name = DEFAULT_NAME,
+    as_json: AsJson = False,
+) -> None:
+    """Swallow the board's serial output, or no longer."""
+    if on not in ("on", "off"):
+        raise UsageError(f"silence {on!r}: say on or off")
+    _fault(name, "silence", on=on == "on", as_json=as_json)
+
+
+@fault.command()
+def hang(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
+    """Let the processors hang after the next warm reset, until power is cycled."""
+    _fault(name, "hang", as_json=as_json)
+
+
+@fault.command("stuck-relay")
+def stuck_relay(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
+    """Let the power port accept commands that have no effect."""
+    _fault(name, "stuck-relay", as_json=as_json)
+
+
+@fault.command()
+def clear(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
+    """Take all faults away; a hung board goes on."""
+    _fault(name, "clear", as_json=as_json)
