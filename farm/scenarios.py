@@ -73,7 +73,7 @@ CATALOGUE: tuple[Scenario, ...] = (
         summary="LKDTM BUG: an oops that oops=panic makes fatal",
         trigger=Trigger.LKDTM,
         argument="BUG",
-        signature=r"kernel BUG at drivers/misc/lkdtm/bugs\.c[\s\S]*Kernel panic - not syncing: ",
+        signature=r"kernel BUG at \S*drivers/misc/lkdtm/bugs\.c[\s\S]*Kernel panic - not syncing: ",
         requires=("lkdtm",),
     ),
     Scenario(

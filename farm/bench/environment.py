@@ -1,0 +1,158 @@
+"""Opening a bench from a labgrid environment file, or from a target that labgrid already has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labgrid import Environment
+from labgrid.binding import BindingError, BindingState
+from labgrid.exceptions import (
+    InvalidConfigError,
+    NoConfigFoundError,
+    NoDriverFoundError,
+    NoResourceFoundError,
+    NoSupplierFoundError,
+    RegistrationError,
+)
+
+from farm.bench import hooks
+from farm.bench.console import RecordedConsole
+from farm.bench.options import BenchOptions, parse_options
+from farm.bench.power import Power
+from farm.bench.shell import BoardShell
+from farm.bench.strategy import PanicFarmStrategy, Status
+from farm.errors import FarmError, UsageError
+
+ROLE = "main"
+
+_CONFIG_ERRORS = (
+    BindingError,
+    InvalidConfigError,
+    NoConfigFoundError,
+    NoDriverFoundError,
+    NoResourceFoundError,
+    NoSupplierFoundError,
+    RegistrationError,
+    KeyError,
+    TypeError,
+    ValueError,
+    ImportError,
+)
+
+
+@dataclass
+class Bench:
+    """A board with all that reaches it."""
+
+    target: Any
+    options: BenchOptions
+    console: RecordedConsole
+    shell: BoardShell
+    strategy: PanicFarmStrategy
+    started_here: bool = False
+
+    @property
+    def power(self) -> Power:
+        """The board's power switch."""
+        return self.strategy.switch
+
+    def ensure_shell(self) -> None:
+        """Have the board at a shell that answers, power-cycled if need be; raises BenchError."""
+        self.strategy.transition(Status.shell)
+
+    def power_cycle(self) -> None:
+        """Switch the board off, on, and wait for the shell; raises BenchError."""
+        self.strategy.transition(Status.off)
+        self.strategy.transition(Status.shell)
+
+    def safe_state(self) -> FarmError | None:
+        """Switch the board off; an error is returned, not raised."""
+        return self.strategy.safe_state()
+
+    def close(self) -> None:
+        """Let go of the board, and stop what ``open_bench`` started; takes at most 2 s or so."""
+        try:
+            if self.console.state is BindingState.active:
+                self.target.deactivate(self.console)
+        finally:
+            if self.started_here:
+                self.started_here = False
+                hooks.take_down(self.options.bench.stop)
+
+
+def bench_from_target(target: Any) -> Bench:
+    """The bench of a labgrid target, whose environment has been loaded; raises UsageError."""
+    config = target.env.config
+    data = config.get_targets()[target.name]
+    options = parse_options(data.get("options"), data.get("features"), config.filename)
+    try:
+        console = target.get_driver(RecordedConsole, activate=False)
+        shell = target.get_driver(BoardShell, activate=False)
+        strategy = target.get_driver(PanicFarmStrategy, activate=False)
+    except NoDriverFoundError as error:
+        raise UsageError(
+            f"{config.filename}: target {target.name}: {error}",
+            "A board needs the drivers RecordedConsole, BoardShell, a power driver and "
+            "PanicFarmStrategy; see devices/virtual.yaml.",
+        ) from error
+    strategy.use(options)
+    return Bench(target, options, console, shell, strategy)
+
+
+def _load(lg_env: Path) -> tuple[Any, BenchOptions]:
+    try:
+        environment = Environment(str(lg_env))
+        data = environment.config.get_targets().get(ROLE)
+    except _CONFIG_ERRORS as error:
+        raise UsageError(f"{lg_env}: {error}", "See devices/virtual.yaml.") from error
+    except (OSError, AttributeError) as error:
+        raise UsageError(f"{lg_env} is not a labgrid environment: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{lg_env}: there is no target `{ROLE}`", "See devices/virtual.yaml.")
+    return environment, parse_options(data.get("options"), data.get("features"), lg_env)
+
+
+def _make_target(environment: Any, lg_env: Path) -> Any:
+    """labgrid's target; an argument that a driver does not know is an error here."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        target = environment.get_target(ROLE)
+    for one in said:
+        if "unsupported attribute" in str(one.message):
+            raise UsageError(f"{lg_env}: {one.message}")
+    return target
+
+
+def read_options(lg_env: Path) -> BenchOptions:
+    """The options of an environment file, checked; opens nothing; raises UsageError."""
+    return _load(lg_env)[1]
+
+
+@contextmanager
+def open_bench(lg_env: Path) -> Iterator[Bench]:
+    """Open the bench of target ``main`` in ``lg_env``, started if it has to be; closes it after.
+
+    Raises UsageError naming the file and what is wrong in it, BenchError when the bench is lost or
+    does not start. The console is opened, hence recorded, before the power comes on.
+    """
+    environment, options = _load(lg_env)
+    started = hooks.bring_up(options.board, options.bench.status, options.bench.start)
+    bench = None
+    try:
+        try:
+            bench = bench_from_target(_make_target(environment, lg_env))
+        except _CONFIG_ERRORS as error:
+            raise UsageError(f"{lg_env}: {error}", "See devices/virtual.yaml.") from error
+        bench.started_here = started
+        bench.target.activate(bench.console)
+        yield bench
+    finally:
+        if bench is not None:
+            bench.close()
+        elif started:
+            hooks.take_down(options.bench.stop)

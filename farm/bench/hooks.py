@@ -1,0 +1,98 @@
+"""The commands of an environment file that ask for, start and stop a bench."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from farm.errors import BenchError, DeadlineError, UsageError
+
+UP, DOWN, LOST = 0, 1, 3
+
+_STATUS_DEADLINE_S = 15.0
+_START_DEADLINE_S = 60.0
+_STOP_DEADLINE_S = 1.5
+_WORDS = 400
+
+
+def command_line(words: Sequence[str]) -> list[str]:
+    """``words`` to run; ``farm`` as the first is the farm that runs, wherever it is installed."""
+    if words[0] != "farm":
+        return list(words)
+    script = Path(sys.executable).with_name("farm")
+    if script.is_file():
+        return [str(script), *words[1:]]
+    return [sys.executable, "-c", "from farm.cli import main; main()", *words[1:]]
+
+
+def _run(words: Sequence[str], deadline_s: float) -> tuple[int, str]:
+    """Run to the end; return exit code and what it said; raises UsageError, DeadlineError."""
+    shown = " ".join(words)
+    try:
+        # A session of its own: Ctrl-C is for the farm, which then stops what it started.
+        done = subprocess.run(
+            command_line(words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=deadline_s,
+            check=False,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot run the bench's command `{shown}`: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise DeadlineError(f"`{shown}`", part="board", deadline_s=deadline_s) from error
+    return done.returncode, done.stdout.decode(errors="replace").strip()[-_WORDS:]
+
+
+def bring_up(board: str, status: Sequence[str], start: Sequence[str]) -> bool:
+    """Have the bench up; returns whether it was started here.
+
+    Raises BenchError(part="board") when it is lost or does not start.
+    """
+    if not status:
+        return False
+    code, words = _run(status, _STATUS_DEADLINE_S)
+    if code == UP:
+        return False
+    if code == LOST:
+        raise BenchError(
+            f"the board {board} is lost: {words}",
+            part="board",
+            next_step=f"`{' '.join(status)}` says so; bring it down and up again.",
+        )
+    if code != DOWN:
+        raise BenchError(
+            f"`{' '.join(status)}` for board {board} ended with {code}: {words}", part="board"
+        )
+    if not start:
+        raise BenchError(
+            f"the board {board} is down, and there is no way to start it", part="board"
+        )
+    code, words = _run(start, _START_DEADLINE_S)
+    if code != 0:
+        raise BenchError(
+            f"the board {board} did not start: `{' '.join(start)}` ended with {code}: {words}",
+            part="board",
+        )
+    return True
+
+
+def take_down(stop: Sequence[str]) -> None:
+    """Stop the bench; waits a moment and otherwise lets the command finish by itself."""
+    if not stop:
+        return
+    try:
+        process = subprocess.Popen(
+            command_line(stop),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        process.wait(_STOP_DEADLINE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return

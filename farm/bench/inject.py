@@ -1,0 +1,203 @@
+"""Crashing a board on purpose, and following what it does until its next shell."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+
+from farm.bench.console import RecordedConsole
+from farm.bench.manifest import LKDTM, after_panic
+from farm.bench.options import Deadlines
+from farm.bench.recording import printable
+from farm.bench.shell import BoardShell
+from farm.bench.stream import Seen
+from farm.errors import BenchError, DeadlineError
+from farm.model import PanicAccount
+from farm.scenarios import Scenario, Trigger
+
+PANIC = re.compile(rb"(?:\[ *[0-9]+\.[0-9]+\] )?Kernel panic - not syncing: [^\r\n]*[\r\n]")
+# The kernel's first words, whatever the boot loader says before them.
+BOOT = re.compile(rb"(?:\[ *0\.0+\] )?(?:Booting Linux on physical CPU|Linux version [0-9])")
+
+_LINES_BEFORE = 20
+_LINES_AFTER = 60
+_PLANT_DEADLINE_S = 10.0
+_PROBE_DEADLINE_S = 3.0
+_TRIGGER_TEXT = {
+    Trigger.SYSRQ_SHELL: "{} written to /proc/sysrq-trigger",
+    Trigger.SERIAL_BREAK: "serial BREAK, then {}",
+    Trigger.LKDTM: "LKDTM {}",
+}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A trigger that was pulled: how, when (monotonic), and what was left in memory before.
+
+    ``memory_mark`` is text that only a region that kept its power can still hold; None when the
+    kernel has no /dev/pmsg0. ``shell`` is asked whether the board lives when no panic follows.
+    """
+
+    trigger: str
+    at: float
+    memory_mark: str | None
+    shell: BoardShell | None = None
+
+
+@dataclass(frozen=True)
+class Panic:
+    """What the console said from the trigger to the panic line; ``account`` is what is known.
+
+    ``line`` is None when the board reset without a word of panic, ``boot`` then being the first
+    word of the boot after; both are None when it did not panic and lives on.
+    """
+
+    account: PanicAccount
+    scenario: Scenario
+    line: Seen | None
+    boot: Seen | None
+
+
+def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | None) -> Injection:
+    """Pull the trigger of ``scenario``; returns at once after it.
+
+    With a ``shell``, the kernel's messages are made visible and a mark is left in pmsg first;
+    only a serial BREAK can do without. Raises BenchError, UsageError.
+    """
+    mark = None
+    if shell is not None:
+        mark = f"panic-farm-{secrets.token_hex(8)}"
+        # Level 8 shows everything: the reason of an oops is printed before the kernel
+        # raises the level by itself.
+        said = shell.run_script(
+            f"[ -c /dev/pmsg0 ] && echo {mark} > /dev/pmsg0 && echo planted; dmesg -n 8",
+            _PLANT_DEADLINE_S,
+            what="preparing the panic",
+        )
+        shell.fresh_boot()
+        if "planted" not in said:
+            mark = None
+    console.mark()
+    argument = scenario.argument
+    if scenario.trigger is Trigger.SERIAL_BREAK:
+        console.send_break()
+        console.write(argument.encode())
+    elif shell is None:
+        raise BenchError(f"scenario {scenario.name} needs a shell", part="shell")
+    elif scenario.trigger is Trigger.LKDTM:
+        console.write(f"echo {argument} > {LKDTM}\n".encode())
+    else:
+        console.write(f"echo {argument} > /proc/sysrq-trigger\n".encode())
+    return Injection(
+        trigger=_TRIGGER_TEXT[scenario.trigger].format(argument),
+        at=time.monotonic(),
+        memory_mark=mark,
+        shell=shell,
+    )
+
+
+def _lines_around(line: Seen | None, after: bytes) -> tuple[str, ...]:
+    def lines(data: bytes) -> list[str]:
+        return [text for line in data.split(b"\n") if (text := printable(line))]
+
+    before, matched = (line.before, line.matched) if line else (b"", b"")
+    return (
+        *lines(before)[-_LINES_BEFORE:],
+        *lines(matched),
+        *lines(after)[:_LINES_AFTER],
+    )
+
+
+def _has_signature(scenario: Scenario, line: Seen | None, after: bytes) -> bool:
+    shown = (line.before + line.matched if line else b"") + after
+    text = shown.decode("utf-8", errors="backslashreplace").replace("\r\n", "\n")
+    return re.search(scenario.signature, text) is not None
+
+
+def _check_alive(error: DeadlineError, injection: Injection, console: RecordedConsole) -> None:
+    """Return when the board lives on; raise for one that is dead."""
+    last = console.last_line()
+    if injection.shell is None or not injection.shell.answers(_PROBE_DEADLINE_S):
+        raise DeadlineError(
+            "hung: the panic",
+            part="board",
+            deadline_s=error.deadline_s,
+            last=last,
+            next_step="Switch its power off and on; look at console.log for its last words.",
+        ) from error
+
+
+def watch_panic(
+    injection: Injection, scenario: Scenario, console: RecordedConsole, deadlines: Deadlines
+) -> Panic:
+    """Follow the board from the trigger to the panic line.
+
+    Raises DeadlineError(part="board") for a board that hangs, BenchError(part="serial") when the
+    port is gone.
+    """
+    account = PanicAccount(trigger=injection.trigger)
+    panic_within_s = max(scenario.panic_within_s, deadlines.panic)
+    left_s = max(0.1, injection.at + panic_within_s - time.monotonic())
+    try:
+        seen = console.wait_for([PANIC, BOOT], left_s, "the panic")
+    except DeadlineError as error:
+        _check_alive(error, injection, console)
+        return Panic(account.model_copy(update={"reset": "none"}), scenario, None, None)
+    if seen.index == 1:
+        return Panic(account, scenario, None, seen)
+    known = {
+        "panic_line": printable(seen.matched).strip(),
+        "signature_found": _has_signature(scenario, seen, b""),
+        "panic_console_lines": _lines_around(seen, b""),
+    }
+    return Panic(account.model_copy(update=known), scenario, seen, None)
+
+
+def watch_reset(
+    panic: Panic,
+    injection: Injection,
+    console: RecordedConsole,
+    shell: BoardShell,
+    deadlines: Deadlines,
+) -> PanicAccount:
+    """Follow the board from the panic line to the next shell, and say how it came back.
+
+    ``reset`` is warm or cold by what memory still holds, none for a board that lives on. Raises
+    DeadlineError(part="board") when it does not come back, BenchError(part="board") when it
+    panics again while it boots, BenchError(part="serial") when the port is gone.
+    """
+    line, boot = panic.line, panic.boot
+    if line is None and boot is None:
+        return panic.account
+    if boot is None:
+        boot = console.wait_for(BOOT, deadlines.reset, "the reset after the panic")
+    shell.fresh_boot()
+    up = console.wait_for(
+        [shell.prompt, PANIC], deadlines.boot, "the shell's prompt after the reset"
+    )
+    if up.index == 1:
+        raise BenchError(
+            f"the board panicked again while it booted: {printable(up.matched)}",
+            part="board",
+            next_step="This is a boot loop, or a panic left over; see console.log.",
+        )
+    boot_id, release, build_id, files, pmsg = after_panic(shell)
+    mark = injection.memory_mark
+    if files or (mark is not None and mark in pmsg):
+        reset = "warm"
+    else:
+        reset = "cold" if mark is not None else "unknown"
+    return panic.account.model_copy(
+        update={
+            "signature_found": _has_signature(panic.scenario, line, boot.before),
+            "panic_console_lines": _lines_around(line, boot.before),
+            "panic_to_reset_s": round(boot.at - line.at, 3) if line else None,
+            "reset": reset,
+            "reset_to_shell_s": round(up.at - boot.at, 3),
+            "boot_id_after": boot_id,
+            "release_after": release,
+            "build_id_after": build_id,
+        }
+    )

@@ -1,0 +1,68 @@
+"""What a labgrid environment says about a board beside resources and drivers: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from farm.errors import UsageError
+from farm.model import Policy
+
+
+class _Strict(BaseModel):
+    """Immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Deadlines(_Strict):
+    """The longest that each step may take, in seconds."""
+
+    boot: float = Field(default=60.0, gt=0, description="power-on or reset to the prompt")
+    panic: float = Field(default=15.0, gt=0, description="trigger to panic line, at least")
+    reset: float = Field(default=60.0, gt=0, description="panic line to the next boot's first word")
+    script: float = Field(default=20.0, gt=0, description="one script on the board")
+    collect: float = Field(default=300.0, gt=0, description="reading back all records")
+
+
+class Hooks(_Strict):
+    """Commands, as argument lists, for a bench that must be started; ``farm`` is this farm.
+
+    ``status`` ends with 0 when it is up, 1 when it is down, 3 when it is lost.
+    """
+
+    status: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+class BenchOptions(_Strict):
+    """``options`` of a target; ``features`` are those of labgrid's environment."""
+
+    board: str = Field(min_length=1)
+    prompt: str = Field(min_length=1, description="regular expression")
+    virtual: bool = False
+    policy: Policy = Policy()
+    deadlines_s: Deadlines = Deadlines()
+    bench: Hooks = Hooks()
+    features: frozenset[str] = frozenset()
+
+
+def parse_options(raw: Any, features: Any, where: str | Path) -> BenchOptions:
+    """Check a target's ``options``; UsageError names ``where`` and each wrong key."""
+    if not isinstance(raw, dict):
+        raise UsageError(
+            f"{where}: the target has no options",
+            "Add `options` with at least `board` and `prompt`; see devices/virtual.yaml.",
+        )
+    if "features" in raw:
+        raise UsageError(f"{where}: options.features", "`features` belongs beside `options`.")
+    try:
+        return BenchOptions.model_validate({**raw, "features": frozenset(features or ())})
+    except ValidationError as error:
+        wrong = [
+            f"options.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        ]
+        raise UsageError(f"{where}: {'; '.join(wrong)}", "See devices/virtual.yaml.") from error

@@ -1,0 +1,427 @@
+"""pstore on the board: what lies there, read back over the console, and removed.
+
+A file travels as chunks, each gzip-compressed (RFC 1952, whose CRC-32 and length prove it), in
+base64 between two marks, so that a damaged or lost chunk is asked for again by itself. The board
+needs dd, base64, sha256sum and stat; without gzip a chunk goes plain with its MD5.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from farm.bench.shell import PANIC_PATTERN, BoardShell
+from farm.errors import BenchError, DeadlineError
+from farm.model import Capture, OldRecord
+
+FOLDER = "/sys/fs/pstore"
+CHUNK_BYTES = 1 << 16
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+
+Progress = Callable[[int, int], None]
+
+_ATTEMPTS = 4
+_CHUNKS_PER_SCRIPT = 64
+_STALL_S = 15.0
+_SIZE_LIMIT_BYTES = 256 << 20
+
+# `tool`: whether the board has gzip. `odd`: a name that nothing is done with but showing it.
+LIST_SCRIPT = f"""\
+grep -q ' {FOLDER} ' /proc/mounts || mount -t pstore pstore {FOLDER} 2>/dev/null
+cd {FOLDER} || exit 3
+command -v gzip >/dev/null && echo tool gzip
+set --
+for f in * .[!.]*; do
+[ -f "$f" ] || continue
+case $f in
+[!A-Za-z0-9_]*|*[!A-Za-z0-9._-]*) echo odd $(printf %s "$f" | base64);;
+*) set -- "$@" "$f";;
+esac
+done
+[ $# = 0 ] && exit 0
+stat -c 'size %s %n' "$@"
+sha256sum "$@" | while read -r s n; do echo sha $s $n; done
+"""
+
+_CHUNK_FUNCTION = """\
+g() {
+printf '\\n%s-%s %s %s\\n' FIRST SECOND $2 $3
+dd if="$1" bs=SIZE skip=$3 count=1 2>/dev/null | ENCODE
+printf '%s+%s %s %s %s\\n' FIRST SECOND $2 $3 $(CHECK)
+}
+"""
+
+
+@dataclass(frozen=True)
+class BoardFile:
+    """A file in pstore, as the board describes it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks it is read in."""
+        return -(-self.size_bytes // CHUNK_BYTES)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in pstore; ``odd_names`` are shown, escaped, and otherwise left alone."""
+
+    files: tuple[BoardFile, ...]
+    odd_names: tuple[str, ...]
+    has_gzip: bool
+
+    def old_records(self) -> tuple[OldRecord, ...]:
+        """The files as a manifest holds them."""
+        return tuple(
+            OldRecord(name=one.name, size_bytes=one.size_bytes, sha256=one.sha256)
+            for one in self.files
+        )
+
+
+def _natural(name: str) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)
+    )
+
+
+def parse_listing(output: str) -> Listing:
+    """Read what ``LIST_SCRIPT`` prints; raises BenchError(part="board") for anything else."""
+    sizes: dict[str, int] = {}
+    sums: dict[str, str] = {}
+    odd: list[str] = []
+    has_gzip = False
+    for line in output.splitlines():
+        if line == "tool gzip":
+            has_gzip = True
+        elif found := re.fullmatch(r"size ([0-9]{1,12}) (\S+)", line):
+            sizes[found[2]] = int(found[1])
+        elif found := re.fullmatch(r"sha ([0-9a-f]{64}) (\S+)", line):
+            sums[found[2]] = found[1]
+        elif found := re.fullmatch(r"odd ([A-Za-z0-9+/= ]*)", line):
+            try:
+                raw = base64.b64decode(found[1].replace(" ", ""))
+            except binascii.Error:
+                raw = b"?"
+            odd.append(repr(raw)[2:-1])
+        elif line.strip():
+            raise BenchError(f"the board's list of pstore says {line[:120]!r}", part="board")
+    names = sorted(sizes, key=_natural)
+    if any(not SAFE_NAME.fullmatch(name) or sizes[name] > _SIZE_LIMIT_BYTES for name in names):
+        raise BenchError("the board's list of pstore holds an impossible file", part="board")
+    if sizes.keys() != sums.keys():
+        raise BenchError("the board could not read every file in pstore", part="board")
+    files = tuple(BoardFile(name, sizes[name], sums[name]) for name in names)
+    return Listing(files, tuple(odd), has_gzip)
+
+
+def list_pstore(shell: BoardShell, deadline_s: float = 20.0) -> Listing:
+    """Ask the board what lies in pstore, in one round trip; raises BenchError."""
+    return parse_listing(shell.run_script(LIST_SCRIPT, deadline_s, what="the listing of pstore"))
+
+
+def unlink_records(shell: BoardShell, names: Sequence[str], deadline_s: float = 20.0) -> None:
+    """Remove files from pstore; raises BenchError when one remains or has an unsafe name."""
+    for name in names:
+        if not SAFE_NAME.fullmatch(name):
+            raise BenchError(f"{name!r} is no name that a pstore file has", part="board")
+    if not names:
+        return
+    words = "\n".join(f"rm -f -- {name}; [ ! -e {name} ] || echo {name} remains" for name in names)
+    left = shell.run_script(f"cd {FOLDER} || exit 3\n{words}", deadline_s, what="removing records")
+    if left.strip():
+        raise BenchError(f"pstore on the board: {left.strip()}", part="board")
+
+
+@dataclass
+class _Partial:
+    """A file on its way; ``.part`` holds the chunks in ``done``, ``.part.json`` says which."""
+
+    file: BoardFile
+    target: Path
+    done: set[int] = field(default_factory=set)
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(self.target.name + ".part")
+
+    @property
+    def note(self) -> Path:
+        return self.target.with_name(self.target.name + ".part.json")
+
+    @property
+    def missing(self) -> list[int]:
+        return [at for at in range(self.file.chunks) if at not in self.done]
+
+    def chunk_size_bytes(self, chunk: int) -> int:
+        return min(CHUNK_BYTES, self.file.size_bytes - chunk * CHUNK_BYTES)
+
+    def identity(self) -> dict[str, object]:
+        return {**asdict(self.file), "chunk_bytes": CHUNK_BYTES}
+
+    def resume(self) -> None:
+        """Take what an earlier try left, or what is already whole."""
+        if self.target.exists() and _sha256(self.target) == self.file.sha256:
+            self.done = set(range(self.file.chunks))
+            return
+        try:
+            said = json.loads(self.note.read_text())
+            done = said.pop("done")
+        except (OSError, ValueError, KeyError):
+            said, done = {}, []
+        if said == self.identity() and self.part.exists():
+            self.done = set(done)
+        else:
+            self.part.write_bytes(b"")
+
+    def store(self, chunk: int, data: bytes) -> None:
+        descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, data, chunk * CHUNK_BYTES)
+        finally:
+            os.close(descriptor)
+        self.done.add(chunk)
+        self.note.write_text(json.dumps({**self.identity(), "done": sorted(self.done)}))
+
+    def restart(self) -> None:
+        self.done.clear()
+        self.part.write_bytes(b"")
+
+    def finish(self) -> bool:
+        """Give the file its name when its sum is right."""
+        if self.missing:
+            return False
+        if not self.target.exists() or _sha256(self.target) != self.file.sha256:
+            if not self.file.chunks:
+                self.part.write_bytes(b"")
+            if _sha256(self.part) != self.file.sha256:
+                return False
+            with self.part.open("rb") as opened:
+                os.fsync(opened.fileno())
+            self.part.replace(self.target)
+        self.note.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+        return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _decoded(text: bytes, check: bytes, has_gzip: bool) -> bytes | None:
+    """One chunk's bytes, None when they are damaged."""
+    try:
+        data = base64.b64decode(b"".join(text.split()), validate=True)
+        if has_gzip:
+            unpacker = zlib.decompressobj(wbits=31)
+            # A chunk that unpacks to more than it can hold is damaged or hostile.
+            data = unpacker.decompress(data, CHUNK_BYTES + 1)
+            return data if unpacker.eof else None
+    except (binascii.Error, ValueError, zlib.error):
+        return None
+    return data if hashlib.md5(data, usedforsecurity=False).hexdigest() == check.decode() else None
+
+
+class _Reader:
+    """Asks for chunks until none is missing; ``budget`` holds what is left of the attempts."""
+
+    def __init__(
+        self,
+        shell: BoardShell,
+        files: list[_Partial],
+        has_gzip: bool,
+        progress: Progress | None,
+        stall_s: float,
+    ) -> None:
+        self._shell = shell
+        self._files = files
+        self._has_gzip = has_gzip
+        self._progress = progress
+        self._stall_s = stall_s
+        self._total = sum(one.file.size_bytes for one in files)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            done = sum(one.chunk_size_bytes(at) for one in self._files for at in one.done)
+            self._progress(done, self._total)
+
+    def read(self, left_s: Callable[[], float]) -> None:
+        """Fetch what is missing; returns with what could not be had still missing."""
+        stalled: DeadlineError | None = None
+        self._tell()
+        for _ in range(_ATTEMPTS):
+            wanted = [(number, at) for number, one in enumerate(self._files) for at in one.missing]
+            if not wanted:
+                return
+            try:
+                for begin in range(0, len(wanted), _CHUNKS_PER_SCRIPT):
+                    self._fetch(wanted[begin : begin + _CHUNKS_PER_SCRIPT], left_s)
+                stalled = None
+            except DeadlineError as error:
+                if left_s() <= 0 or not self._shell.answers(min(5.0, self._stall_s)):
+                    raise
+                stalled = error
+        if stalled is not None:
+            raise stalled
+
+    def _fetch(self, wanted: list[tuple[int, int]], left_s: Callable[[], float]) -> None:
+        first, second = secrets.token_hex(4), secrets.token_hex(4)
+        encode = "gzip -c | base64" if self._has_gzip else "base64"
+        check = (
+            "echo -" if self._has_gzip else 'dd if="$1" bs=SIZE skip=$3 count=1 2>/dev/null|md5sum'
+        )
+        function = _CHUNK_FUNCTION.replace("CHECK", check).replace("ENCODE", encode)
+        function = function.replace("SIZE", str(CHUNK_BYTES))
+        function = function.replace("FIRST", first).replace("SECOND", second)
+        calls = "\n".join(
+            f"g {self._files[number].file.name} {number} {at}" for number, at in wanted
+        )
+        end = self._shell.start(f"{function}cd {FOLDER} || exit 3\n{calls}")
+        begin = re.compile(rf"{first}-{second} ([0-9]+) ([0-9]+)\r?\n".encode())
+        done = rf"{first}\+{second} ([0-9]+) ([0-9]+) (-|[0-9a-f]{{32}})[ -]*\r?\n"
+        while True:
+            seen = self._shell.console.wait_for(
+                [done, end, PANIC_PATTERN],
+                left_s(),
+                "the next chunk of a record",
+                stall_s=self._stall_s,
+            )
+            if seen.index == 2:
+                raise BenchError("the board panicked while its records were read", part="board")
+            if seen.index == 1:
+                return
+            number, at = (int(one) for one in seen.groups[:2] if one is not None)
+            if (number, at) not in wanted:
+                continue
+            starts = list(begin.finditer(seen.before))
+            if not starts or (int(starts[-1][1]), int(starts[-1][2])) != (number, at):
+                continue
+            text = seen.before[starts[-1].end() :]
+            data = _decoded(text, seen.groups[2] or b"", self._has_gzip)
+            one = self._files[number]
+            if data is None or len(data) != one.chunk_size_bytes(at):
+                continue
+            one.store(at, data)
+            self._tell()
+
+
+def collect_pstorefs(
+    shell: BoardShell,
+    cycle_folder: Path,
+    *,
+    deadline_s: float,
+    into: str = "captures/pstorefs",
+    prefixes: tuple[str, ...] = ("panicdump-",),
+    progress: Progress | None = None,
+    captures: list[Capture] | None = None,
+    stall_s: float = _STALL_S,
+) -> tuple[Capture, ...]:
+    """Read the files in pstore whose names begin with one of ``prefixes`` into ``cycle_folder``.
+
+    Each becomes ``<into>/NNNN.bin``; called again after an error it asks only for what is missing.
+    A file that cannot be had whole is a Capture that is not complete, with a note. ``progress``
+    gets (bytes done, bytes in all); ``captures`` is extended by what there is, even on an error.
+    Raises BenchError (part="serial", "board", "disk").
+    """
+    clock = _Clock(deadline_s)
+    listing = list_pstore(shell, min(deadline_s, 60.0))
+    chosen = [one for one in listing.files if one.name.startswith(prefixes)]
+    folder = cycle_folder / into
+    found: list[Capture] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [_Partial(one, folder / f"{number:04d}.bin") for number, one in enumerate(chosen)]
+        for partial in files:
+            partial.resume()
+        reader = _Reader(shell, files, listing.has_gzip, progress, stall_s)
+        try:
+            _read_whole(reader, files, clock)
+        finally:
+            found += [_capture(one, f"{into}/{one.target.name}") for one in files]
+            found += [
+                _odd_capture(name, folder / f"{number:04d}.bin", into)
+                for number, name in enumerate(listing.odd_names, start=len(files))
+            ]
+            if captures is not None:
+                captures += found
+    except OSError as error:
+        raise BenchError(
+            f"cannot write in {folder}: {error.strerror or error}",
+            part="disk",
+            next_step="Make room, or choose another folder; what was read so far is kept.",
+        ) from error
+    return tuple(found)
+
+
+def _read_whole(reader: _Reader, files: list[_Partial], clock: _Clock) -> None:
+    """Read all files; one whose sum is wrong although no chunk is missing is read once more."""
+    reader.read(clock.left_s)
+    again = [one for one in files if not one.finish() and not one.missing]
+    if again:
+        for one in again:
+            one.restart()
+        reader.read(clock.left_s)
+
+
+class _Clock:
+    """Counts down from a deadline."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._end = time.monotonic() + deadline_s
+
+    def left_s(self) -> float:
+        return self._end - time.monotonic()
+
+
+def _odd_capture(name: str, target: Path, into: str) -> Capture:
+    """An empty file that stands for one that is not asked for."""
+    target.write_bytes(b"")
+    return Capture(
+        channel="pstorefs",
+        board_name=name,
+        path=f"{into}/{target.name}",
+        size_bytes=0,
+        sha256=hashlib.sha256(b"").hexdigest(),
+        complete=False,
+        note="pstore does not give such names to its files; it was left alone",
+    )
+
+
+def _capture(partial: _Partial, path: str) -> Capture:
+    file = partial.file
+    if partial.finish():
+        return Capture(
+            channel="pstorefs",
+            board_name=file.name,
+            path=path,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+        )
+    note = (
+        f"{len(partial.missing)} of {file.chunks} chunks did not arrive"
+        if partial.missing
+        else "its bytes differ from the board's sum, twice"
+    )
+    return Capture(
+        channel="pstorefs",
+        board_name=file.name,
+        path=path + ".part",
+        size_bytes=partial.part.stat().st_size,
+        sha256=_sha256(partial.part),
+        complete=False,
+        note=note,
+    )

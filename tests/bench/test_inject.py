@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from farm.bench import inject as inject_module
+from farm.bench.environment import Bench
+from farm.bench.inject import Injection, inject, watch_panic, watch_reset
+from farm.bench.options import Deadlines
+from farm.errors import BenchError, DeadlineError
+from farm.model import PanicAccount
+from farm.scenarios import Scenario, scenario_named
+
+BREAK = scenario_named("break-c")
+DEADLINES = Deadlines(boot=10, panic=0.1, reset=5)
+
+
+@pytest.fixture(autouse=True)
+def _after(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The scripts of after_panic would read this computer's own pstore.
+    answer = ("boot-2", "6.12.1", "ab", {"panicdump-ramoops-0"}, "")
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
+
+
+def pulled(bench: Bench) -> Injection:
+    bench.console.mark()
+    return Injection("by hand", time.monotonic(), None, bench.shell)
+
+
+def watched(
+    bench: Bench, injection: Injection, scenario: Scenario, deadlines: Deadlines
+) -> PanicAccount:
+    panic = watch_panic(injection, scenario, bench.console, deadlines)
+    return watch_reset(panic, injection, bench.console, bench.shell, deadlines)
+
+
+def quick(scenario: Scenario, within_s: float = 0.3) -> Scenario:
+    return scenario.model_copy(update={"panic_within_s": within_s})
+
+
+def test_break_and_c_panic_a_board_without_its_shell(board: Any, shell_bench: Bench) -> None:
+    shell_bench.console.write(b"read x < /dev/zero\n")
+    injection = inject(BREAK, shell_bench.console, None)
+    assert injection.trigger == "serial BREAK, then c"
+    assert injection.memory_mark is None
+    account = watched(shell_bench, injection, BREAK, DEADLINES)
+    assert board.breaks == 1
+    assert account.signature_found
+    assert account.panic_line is not None
+    assert account.panic_line.endswith("Kernel panic - not syncing: sysrq triggered crash")
+    assert any("Rebooting in 1 seconds" in line for line in account.panic_console_lines)
+    assert account.panic_to_reset_s is not None
+    assert account.panic_to_reset_s >= 0
+    assert account.reset_to_shell_s is not None
+    assert (account.reset, account.boot_id_after) == ("warm", "boot-2")
+    assert (account.release_after, account.build_id_after) == ("6.12.1", "ab")
+    assert shell_bench.shell.run_script("echo back", 10) == "back"
+
+
+def test_a_panic_of_another_kind_lacks_the_signature(board: Any, shell_bench: Bench) -> None:
+    injection = pulled(shell_bench)
+    board.panic()
+    other = BREAK.model_copy(update={"signature": "Kernel panic - not syncing: dumptest"})
+    account = watched(shell_bench, injection, other, DEADLINES)
+    assert account.panic_line is not None
+    assert not account.signature_found
+
+
+@pytest.mark.parametrize(
+    ("files", "mark", "pmsg", "reset"),
+    [
+        (set(), "farm-1", "farm-1\n", "warm"),
+        ({"console-ramoops-0"}, "farm-1", "", "warm"),
+        (set(), "farm-1", "", "cold"),
+        (set(), None, "", "unknown"),
+    ],
+)
+def test_warm_and_cold_are_told_by_what_memory_holds(
+    board: Any,
+    shell_bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    files: set[str],
+    mark: str | None,
+    pmsg: str,
+    reset: str,
+) -> None:
+    monkeypatch.setattr(
+        inject_module, "after_panic", lambda shell: (None, "6.12.1", None, files, pmsg)
+    )
+    shell_bench.console.mark()
+    injection = Injection("by hand", time.monotonic(), mark)
+    board.panic()
+    account = watched(shell_bench, injection, BREAK, DEADLINES)
+    assert account.reset == reset
+
+
+def test_a_board_that_lives_on_has_not_panicked(shell_bench: Bench) -> None:
+    account = watched(shell_bench, pulled(shell_bench), quick(BREAK), DEADLINES)
+    assert (account.panic_line, account.reset, account.signature_found) == (None, "none", False)
+
+
+def test_a_board_that_answers_nothing_is_hung(
+    board: Any, shell_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inject_module, "_PROBE_DEADLINE_S", 0.2)
+    injection = pulled(shell_bench)
+    board.dies_silently = True
+    with pytest.raises(DeadlineError, match="hung") as caught:
+        watched(shell_bench, injection, quick(BREAK), DEADLINES)
+    assert caught.value.part == "board"
+
+
+def test_a_board_that_panics_and_never_comes_back(board: Any, shell_bench: Bench) -> None:
+    injection = pulled(shell_bench)
+    board.say(b"[  1.0] Kernel panic - not syncing: sysrq triggered crash\r\n")
+    with pytest.raises(DeadlineError, match="the reset after the panic") as caught:
+        watched(shell_bench, injection, BREAK, Deadlines(boot=1, reset=0.2))
+    assert caught.value.part == "board"
+    assert "sysrq triggered crash" in caught.value.message
+
+
+def test_a_boot_loop_is_called_one(board: Any, shell_bench: Bench) -> None:
+    injection = pulled(shell_bench)
+    board._stop_shell()
+    text = b"[  1.0] Kernel panic - not syncing: no init\r\n[0.0] Booting Linux on physical CPU\r\n"
+    board.say(text + text)
+    with pytest.raises(BenchError, match="panicked again while it booted"):
+        watched(shell_bench, injection, BREAK, DEADLINES)
+
+
+def test_a_reset_without_a_word_is_no_panic_line(board: Any, shell_bench: Bench) -> None:
+    injection = pulled(shell_bench)
+    board._stop_shell()
+    board._boot()
+    account = watched(shell_bench, injection, BREAK, DEADLINES)
+    assert (account.panic_line, account.panic_to_reset_s) == (None, None)
+    assert account.reset == "warm"
+
+
+def test_a_serial_port_lost_in_the_panic_is_the_bench_s_fault(
+    board: Any, shell_bench: Bench
+) -> None:
+    injection = pulled(shell_bench)
+    threading.Timer(0.1, board.hang_up).start()
+    began = time.monotonic()
+    with pytest.raises(BenchError) as caught:
+        watched(shell_bench, injection, quick(BREAK, 60), DEADLINES)
+    assert caught.value.part == "serial"
+    assert time.monotonic() - began < 5
+
+
+def test_a_trigger_that_needs_a_shell(bench: Bench) -> None:
+    with pytest.raises(BenchError, match="needs a shell") as caught:
+        inject(scenario_named("sysrq-c"), bench.console, None)
+    assert caught.value.part == "shell"
