@@ -1,0 +1,1 @@
+"""The main job: scenarios on a board, from boot to report, each cycle stored as it happens."""

@@ -1,0 +1,126 @@
+"""``farm run`` and ``farm scenarios``: the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from farm.errors import UsageError
+from farm.model import Policy
+from farm.scenarios import CATALOGUE, scenario_named
+
+
+def run(
+    lg_env: Annotated[
+        Path, typer.Option("--lg-env", help="The board: a labgrid environment, devices/*.yaml.")
+    ],
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="A way to panic (`farm scenarios`); several are run in turn."),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="How often each scenario is run.")] = 1,
+    channel: Annotated[
+        str, typer.Option(help="How the dumps are read back; today: pstorefs.")
+    ] = "pstorefs",
+    out: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("reports"),
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="A driver or device that must be registered; patterns allowed."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=BYTES", help="The largest record allowed to a driver or device."
+        ),
+    ] = None,
+    total_budget: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="BYTES", help="The most that all records together may use."),
+    ] = None,
+    before_panic: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Run on the board's shell just before the panic."),
+    ] = None,
+    keep_records: Annotated[
+        bool,
+        typer.Option(
+            "--keep-records", help="Remove no dumps from pstore, neither old ones nor the new."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the run's account (run.json) instead of a table.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress by stage.")] = False,
+) -> None:
+    """Panic a board, read its dumps back, judge every registered driver's dump, and report.
+
+    Exit code: 0 all PASS; 1 a FAIL (the kernel); 2 wrong use or configuration; 3 no FAIL but an
+    ERROR (the bench), an interruption, or nothing that could be tested.
+    """
+    # labgrid and numpy take a second to load: `--help` must not wait for them.
+    from farm.judge.totals import exit_code
+    from farm.report.files import write_reports
+    from farm.report.terminal import print_run
+    from farm.run.progress import RunProgress
+    from farm.run.session import Plan, execute
+
+    if channel != "pstorefs":
+        raise UsageError(
+            f"--channel: there is no channel {channel!r} yet", "The channel there is: pstorefs."
+        )
+    plan = Plan(
+        lg_env=lg_env,
+        scenarios=tuple(scenario_named(name) for name in scenario or ["sysrq-c"]),
+        repeat=repeat,
+        out=out,
+        policy=Policy(
+            required=tuple(require or ()),
+            budget_bytes=dict(_budget(text) for text in budget or ()),
+            total_budget_bytes=total_budget,
+        ),
+        before_panic=before_panic,
+        keep_records=keep_records,
+        command=("farm", *sys.argv[1:]),
+    )
+    with RunProgress(len(plan.cycles), quiet=quiet) as progress:
+        account = execute(plan, progress)
+    folder = out / account.run_id
+    report, *_ = write_reports(folder, account)
+    if as_json:
+        print(account.model_dump_json(indent=1))
+    else:
+        print_run(account)
+    Console(stderr=as_json, soft_wrap=True).print(f"Report: {escape(str(report))}", highlight=False)
+    unfinished = bool(account.ended_early or account.interrupted)
+    raise typer.Exit(exit_code(account.verdict, unfinished=unfinished))
+
+
+def _budget(text: str) -> tuple[str, int]:
+    pattern, separator, number = text.rpartition("=")
+    if not separator or not pattern or not number.isdecimal():
+        raise UsageError(
+            f"--budget {text!r} is not PATTERN=BYTES", "For example: --budget 'panel*=4096'."
+        )
+    return pattern, int(number)
+
+
+def scenarios(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the catalogue as JSON.")] = False,
+) -> None:
+    """List the ways to panic a board."""
+    if as_json:
+        print(json.dumps([entry.model_dump(mode="json") for entry in CATALOGUE], indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("scenario", "needs", "what it does"):
+        table.add_column(column)
+    for entry in CATALOGUE:
+        table.add_row(entry.name, ", ".join(entry.requires), escape(entry.summary))
+    Console().print(table)

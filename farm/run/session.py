@@ -1,0 +1,388 @@
+"""One run on one board: boot, arm, panic, reset, collect, cycle by cycle; judging runs beside it.
+
+Whatever ends a cycle early, what was captured until then is stored and judged; the board is left
+powered off, and a bench that this run started is stopped.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from farm.bench.environment import Bench, open_bench, read_options
+from farm.bench.inject import inject, watch_panic, watch_reset
+from farm.bench.manifest import plant_nonce, preflight, read_manifest
+from farm.bench.pstorefs import collect_pstorefs, unlink_records
+from farm.bench.strategy import Status
+from farm.errors import BenchError, FarmError, FormatError
+from farm.model import (
+    BenchFault,
+    Capture,
+    Cycle,
+    CycleInput,
+    Manifest,
+    PanicAccount,
+    Policy,
+    Run,
+)
+from farm.run.ledger import Ledger
+from farm.run.progress import RunProgress
+from farm.run.store import RunFolder, new_run_id, timestamp
+from farm.scenarios import Scenario
+
+CAPTURE_FOLDER = "captures/pstorefs"
+OLD_FOLDER = "old-records"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``farm run`` was asked for; ``policy`` is added to the environment's own."""
+
+    lg_env: Path
+    scenarios: tuple[Scenario, ...]
+    repeat: int
+    out: Path
+    policy: Policy
+    before_panic: str | None
+    keep_records: bool
+    command: tuple[str, ...]
+
+    @property
+    def cycles(self) -> list[tuple[int, Scenario]]:
+        """(repeat from 1, scenario) in the order they run: every scenario once, then again."""
+        return [(n, scenario) for n in range(1, self.repeat + 1) for scenario in self.scenarios]
+
+
+@dataclass
+class CycleEvidence:
+    """What one cycle has brought so far."""
+
+    manifest: Manifest | None = None
+    panic: PanicAccount | None = None
+    captures: list[Capture] = field(default_factory=list)
+    stage: str = "boot"
+    stages_s: dict[str, float] = field(default_factory=dict)
+    board_s: float = 0.0
+    fault: BenchFault | None = None
+    unsupported: tuple[str, ...] = ()
+
+
+def merged(first: Policy, second: Policy) -> Policy:
+    """Return both policies as one; the second's numbers win."""
+    return Policy(
+        required=(*first.required, *second.required),
+        budget_bytes={**first.budget_bytes, **second.budget_bytes},
+        total_budget_bytes=second.total_budget_bytes or first.total_budget_bytes,
+    )
+
+
+def panic_cycle(
+    bench: Bench,
+    scenario: Scenario,
+    folder: Path,
+    progress: RunProgress,
+    evidence: CycleEvidence,
+    *,
+    before_panic: str | None = None,
+    keep_records: bool = False,
+) -> None:
+    """Panic the board once and capture what it left, filling ``evidence`` as it comes.
+
+    Raises BenchError at the point where the bench failed; ``evidence`` holds what there is.
+    """
+
+    @contextmanager
+    def stage(name: str, detail: str = "") -> Iterator[None]:
+        evidence.stage = name
+        progress.stage(name, detail)
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            spent_s = time.monotonic() - before
+            evidence.stages_s[name] = round(evidence.stages_s.get(name, 0.0) + spent_s, 3)
+
+    evidence.unsupported = tuple(sorted(set(scenario.requires) - set(bench.options.features)))
+    if evidence.unsupported:
+        return
+    options, shell = bench.options, bench.shell
+    bench.console.record_to(folder)
+    with stage("boot"):
+        running, before = bench.strategy.status is Status.shell, time.monotonic()
+        bench.ensure_shell()
+        if not running:
+            evidence.board_s += time.monotonic() - before
+    with stage("arm"):
+        preflight(shell, scenario)
+        nonce = plant_nonce(shell, secrets.randbits(64))
+        evidence.manifest = read_manifest(shell, options.board, scenario.name, nonce)
+        if old := evidence.manifest.old_records:
+            progress.stage("arm", f"{len(old)} files in pstore from before are kept aside")
+            collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
+            if not keep_records:
+                unlink_records(shell, [record.name for record in old])
+        if before_panic:
+            shell.run_script(before_panic, options.deadlines_s.script, what="--before-panic")
+    with stage("panic", scenario.name):
+        injection = inject(scenario, bench.console, shell)
+        panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
+    with stage("reset"):
+        evidence.panic = watch_reset(panic, injection, bench.console, shell, options.deadlines_s)
+        evidence.board_s += evidence.panic.panic_to_reset_s or 0.0
+        evidence.board_s += evidence.panic.reset_to_shell_s or 0.0
+    if evidence.panic.reset == "none":
+        return
+    with stage("collect"):
+        collect_pstorefs(
+            shell,
+            folder,
+            deadline_s=options.deadlines_s.collect,
+            into=CAPTURE_FOLDER,
+            progress=progress.bytes_collected,
+            captures=evidence.captures,
+        )
+        if not keep_records:
+            unlink_records(shell, [c.board_name for c in evidence.captures if c.complete])
+
+
+class Session:
+    """One run in progress: the bench, opened when the first cycle needs it, and the account.
+
+    Use as a context manager: leaving it powers the board off, stops a bench that was started for
+    the run, and waits for the verdicts; ``run`` is complete then.
+    """
+
+    def __init__(
+        self,
+        lg_env: Path,
+        out: Path,
+        progress: RunProgress,
+        *,
+        policy: Policy,
+        command: tuple[str, ...],
+        planned_cycles: int,
+    ) -> None:
+        self.options = read_options(lg_env)
+        self.policy = merged(self.options.policy, policy)
+        self.folder = RunFolder(out, new_run_id())
+        self.interrupted = False
+        self.ended_early = ""
+        self.run: Run | None = None
+        self._lg_env = lg_env
+        self._progress = progress
+        self._planned_cycles = planned_cycles
+        self._bench: Bench | None = None
+        self._opened = ExitStack()
+        self._number = 0
+        self._ledger = Ledger(
+            self.folder,
+            board=self.options.board,
+            virtual=self.options.virtual,
+            lg_env=str(lg_env),
+            command=command,
+            planned_cycles=planned_cycles,
+            on_verdict=self._announce,
+        )
+
+    def __enter__(self) -> Self:
+        self._ledger.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # From here on a second Ctrl-C must not leave the board powered.
+        with signals_held():
+            try:
+                self._leave_bench()
+            finally:
+                self._ledger.__exit__(kind, error, trace)
+            self.run = self._ledger.finish(
+                ended_early=self.ended_early, interrupted=self.interrupted
+            )
+
+    @property
+    def bench(self) -> Bench:
+        """The bench, opened now if it is not yet; raises BenchError when it cannot be."""
+        if self._bench is None:
+            self._progress.stage("boot", "opening the bench")
+            self._bench = self._opened.enter_context(open_bench(self._lg_env))
+        return self._bench
+
+    def cycle(
+        self,
+        scenario: Scenario,
+        repeat: int,
+        *,
+        before_panic: str | None = None,
+        keep_records: bool = False,
+        policy: Policy | None = None,
+    ) -> tuple[Future[Cycle], BenchFault | None]:
+        """Run one cycle; return its verdict to come, and the fault that ended it if one did.
+
+        An interruption is noted in ``interrupted`` and ends the cycle as a fault of the
+        controller. Raises UsageError for a wrong configuration.
+        """
+        self._number += 1
+        number = self._number
+        self._progress.begin_cycle(self._title(number, scenario.name))
+        path = self.folder.cycle(number, scenario.name)
+        evidence = CycleEvidence()
+        started, before = timestamp(), time.monotonic()
+        try:
+            panic_cycle(
+                self.bench,
+                scenario,
+                path,
+                self._progress,
+                evidence,
+                before_panic=before_panic,
+                keep_records=keep_records,
+            )
+        except (BenchError, FormatError) as error:
+            evidence.fault = fault_of(error, evidence.stage)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.ended_early = f"interrupted in cycle {number}, stage {evidence.stage}"
+            evidence.fault = BenchFault(
+                part="controller",
+                stage=evidence.stage,
+                message="interrupted by the user",
+                next_step="The captures so far are kept; run again for a verdict.",
+            )
+        future = self._ledger.submit(
+            number,
+            path,
+            CycleInput(
+                board=self.options.board,
+                virtual=self.options.virtual,
+                scenario=scenario.name,
+                expect=scenario.expect,
+                repeat=repeat,
+                manifest=evidence.manifest,
+                panic=evidence.panic,
+                captures=tuple(evidence.captures),
+                policy=self.policy if policy is None else merged(self.policy, policy),
+                fault=evidence.fault,
+                unsupported=evidence.unsupported,
+            ),
+            started=started,
+            stages_s=evidence.stages_s,
+            wall_s=time.monotonic() - before,
+            board_s=evidence.board_s,
+        )
+        return future, evidence.fault
+
+    def recover(self, fault: BenchFault) -> bool:
+        """Power-cycle the board after ``fault``; False, noting why, when the bench is lost."""
+        self._progress.stage("boot", "the bench failed: power-cycling the board")
+        try:
+            self.bench.power_cycle()
+        except BenchError as error:
+            self.ended_early = fault.message
+            self._progress.note(f"the board does not come back: {error.message}")
+            return False
+        return True
+
+    def _leave_bench(self) -> None:
+        with self._opened:
+            if self._bench is None:
+                return
+            self._progress.stage("report", "powering the board off")
+            error = self._bench.safe_state()
+            if error is not None and not self.ended_early:
+                self._progress.note(f"the board may still be powered: {error.message}")
+
+    def _title(self, number: int, name: str) -> str:
+        return f"{number}/{self._planned_cycles} {name}" if self._planned_cycles else name
+
+    def _announce(self, cycle: Cycle) -> None:
+        self._progress.end_cycle(
+            self._title(cycle.number, cycle.scenario), cycle.result.verdict, cycle.result.why
+        )
+
+
+def execute(plan: Plan, progress: RunProgress) -> Run:
+    """Run ``plan`` and return its account; a failing bench ends in ERROR, not in an exception.
+
+    Raises UsageError for a wrong configuration, BenchError only when nothing can be stored.
+    """
+    cycles = plan.cycles
+    with termination_as_interrupt():
+        session = Session(
+            plan.lg_env,
+            plan.out,
+            progress,
+            policy=plan.policy,
+            command=plan.command,
+            planned_cycles=len(cycles),
+        )
+        try:
+            with session:
+                for done, (repeat, scenario) in enumerate(cycles, 1):
+                    _, fault = session.cycle(
+                        scenario,
+                        repeat,
+                        before_panic=plan.before_panic,
+                        keep_records=plan.keep_records,
+                    )
+                    if session.interrupted:
+                        break
+                    if fault and done < len(cycles) and not session.recover(fault):
+                        break
+        except KeyboardInterrupt:
+            session.interrupted = True
+            session.ended_early = session.ended_early or "interrupted between cycles"
+    assert session.run is not None
+    return session.run
+
+
+def fault_of(error: FarmError, stage: str) -> BenchFault:
+    """Return what ``error`` says of the bench, as it is stored."""
+    return BenchFault(
+        part=error.part if isinstance(error, BenchError) else "board",
+        stage=stage,
+        message=error.message,
+        next_step=error.next_step,
+    )
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that a service manager gets a safe board too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold back interrupts while the board is brought into its safe state."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

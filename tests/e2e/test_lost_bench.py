@@ -1,0 +1,98 @@
+"""The bench fails, or the user has had enough: exit code 3, nothing lost, nothing left running."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Board, Outcome
+
+pytestmark = pytest.mark.virtual
+
+# A killed board closes its serial line, which is noticed at once; what remains is the time to
+# write the account.
+NOTICED_WITHIN_S = 15.0
+NO_SYSRQ = "echo 0 > /proc/sys/kernel/sysrq"
+
+
+@pytest.fixture
+def lost(make_board: Callable[..., Board], request: pytest.FixtureRequest) -> Board:
+    number = abs(hash(request.node.nodeid)) % 10_000
+    board = make_board(f"lost-{number}", "--baud", "115200")
+    board.up()
+    return board
+
+
+def assert_bench_error(outcome: Outcome, stage: str) -> None:
+    assert outcome.code == 3, outcome.stderr
+    cycle = outcome.cycles[-1]
+    assert cycle["result"]["verdict"] == "ERROR"
+    fault = cycle["input"]["fault"]
+    assert fault["stage"] == stage
+    assert fault["part"] in {"serial", "power", "board"}
+    assert fault["message"]
+    assert fault["next_step"]
+
+
+def test_killed_before_the_run(lost: Board) -> None:
+    lost.kill()
+    outcome = lost.run()
+    assert_bench_error(outcome, "boot")
+
+
+def test_killed_while_waiting_for_the_panic(lost: Board) -> None:
+    running = lost.start("--before-panic", NO_SYSRQ, "--scenario", "break-c")
+    running.wait_for(" panic: ")
+    lost.kill()
+    before = time.monotonic()
+    outcome = running.wait()
+    assert time.monotonic() - before < NOTICED_WITHIN_S
+    assert_bench_error(outcome, "panic")
+    console = lost.out / outcome.run["run_id"] / outcome.cycles[0]["folder"] / "console.raw"
+    assert b"Booting Linux" in console.read_bytes()
+
+
+def test_killed_during_the_read_back_keeps_what_was_read(lost: Board) -> None:
+    running = lost.start()
+    running.wait_for(" collect")
+    folder = wait_for_capture(lost.out)
+    lost.kill()
+    before = time.monotonic()
+    outcome = running.wait()
+    assert time.monotonic() - before < NOTICED_WITHIN_S
+    assert_bench_error(outcome, "collect")
+    captures = outcome.cycles[0]["input"]["captures"]
+    assert captures
+    for capture in captures:
+        assert (folder / capture["path"]).stat().st_size == capture["size_bytes"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", [" boot", " panic: ", " collect"])
+def test_interrupted(make_board: Callable[..., Board], number: signal.Signals, stage: str) -> None:
+    board = make_board(f"int-{int(number)}-{len(stage)}", "--baud", "115200")
+    running = board.start(
+        "--before-panic", NO_SYSRQ if "panic" in stage else "true", "--scenario", "break-c"
+    )
+    running.wait_for(stage)
+    running.process.send_signal(number)
+    before = time.monotonic()
+    outcome = running.wait()
+    assert time.monotonic() - before < NOTICED_WITHIN_S
+    assert outcome.code == 3, outcome.stderr
+    assert outcome.run["interrupted"] is True
+    # The run has started the board's process by itself.
+    assert board.status()[0] == 1
+
+
+def wait_for_capture(out: Path) -> Path:
+    """Return the cycle's folder once the first capture is complete in it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in out.glob("*/cycles/*/captures/pstorefs/*.bin"):
+            return path.parents[2]
+    raise AssertionError("no capture appeared")
