@@ -64,34 +64,53 @@ def compiler_version() -> str:
 class KernelBuild:
     """One source tree with one build folder; ``log`` takes what make says."""
 
-    def __init__(self, tree: Path, out: Path, log: Path, jobs: int) -> None:
+    def __init__(
+        self, tree: Path, out: Path, log: Path, jobs: int, *, warnings: bool = False
+    ) -> None:
+        self._extra = ("W=1",) if warnings else ()
         self._tree = tree
         self._out = out
         self._log = log
         self._jobs = jobs
 
-    def configure(self, fragment: Path) -> None:
-        """Write ``.config``: nothing but what ``fragment`` asks for and what that needs."""
+    def configure(self, fragment: Path, *, complete: bool = True) -> None:
+        """Write ``.config``: nothing but what ``fragment`` asks for and what that needs.
+
+        With ``complete``, an option that the kernel does not have is a ``BuildError``.
+        """
         self._out.mkdir(parents=True, exist_ok=True)
         self._make(
             ["allnoconfig"], "kernel configuration", KCONFIG_ALLCONFIG=str(fragment.resolve())
         )
-        kconfig.check(fragment, self._out / ".config")
+        if complete:
+            kconfig.check(fragment, self._out / ".config")
 
-    def compile(self, progress: Callable[[int, int | None], None]) -> Compiled:
-        """Build image and symbols; ``progress`` gets steps done and, from nothing, all steps."""
+    def compile(
+        self,
+        progress: Callable[[int, int | None], None],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        modules: bool = False,
+    ) -> Compiled:
+        """Build image and symbols; ``progress`` gets steps done and, from nothing, all steps.
+
+        ``on_line`` gets every line that make writes; ``modules`` are built as well if asked for.
+        """
         from_nothing = not (self._out / "vmlinux").exists()
         expected = self._expected_steps() if from_nothing else None
         done = 0
 
-        def on_line(line: str) -> None:
+        def each_line(line: str) -> None:
             nonlocal done
             if _STEP.match(line):
                 done += 1
                 progress(done, expected)
+            if on_line is not None:
+                on_line(line)
 
         begin = time.monotonic()
-        self._make(["Image", "vmlinux"], "kernel build", on_line=on_line)
+        targets = ["Image", "vmlinux", *(["modules"] if modules else [])]
+        self._make(targets, "kernel build", on_line=each_line)
         seconds = time.monotonic() - begin
         if from_nothing:
             (self._out / _STEPS_FILE).write_text(json.dumps({"steps": done}))
@@ -126,6 +145,7 @@ class KernelBuild:
                 f"--directory={self._tree}",
                 f"O={self._out}",
                 *_MAKE_VARIABLES,
+                *self._extra,
                 f"KCFLAGS={prefix_map}",
                 f"KAFLAGS={prefix_map}",
                 *targets,
