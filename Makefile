@@ -10,13 +10,19 @@ PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make fle
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup packages build test lint clean
+ENV := devices/virtual.yaml
+FARM := $(VENV)/bin/farm
+
+.PHONY: help setup packages build demo test lint kernel-check clean
 
 help:
 	@echo "make setup   Debian packages and the virtual environment"
-	@echo "make build   the virtual board's kernel, device tree and initramfs (cached by content)"
-	@echo "make test    set-up, then all checks and tests"
-	@echo "make clean   remove the virtual environment; the build cache stays"
+	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
+	@echo "make test          set-up, then all checks and tests"
+	@echo "make setup         Debian packages and the virtual environment"
+	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
+	@echo "make kernel-check  the series: checkpatch, a build per patch, KUnit"
+	@echo "make clean         remove the virtual environment; the build cache stays"
 
 setup: packages $(STAMP)
 
@@ -44,8 +50,20 @@ lint: setup
 	$(VENV)/bin/ruff check farm tests
 	$(VENV)/bin/mypy farm tests
 
+demo: build
+	$(FARM) run --lg-env $(ENV) --scenario sysrq-c
+
+kernel-check: setup
+	$(FARM) kernel-check
+
+# Three parts: what needs no board, what starts virtual boards of its own, and the validation
+# suite on the board that the environment names.
 test: lint build
-	$(VENV)/bin/pytest
+	rm -rf .test-results
+	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
+	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml
+	$(VENV)/bin/pytest --lg-env $(ENV) --junit-xml=.test-results/validation.xml
+	@$(VENV)/bin/python tests/count.py .test-results/*.xml
 
 clean:
 	rm -rf $(VENV)

@@ -19,6 +19,17 @@ EXIT_INTERRUPTED = 130
 # `farm build` must not pay for labgrid and numpy.
 _COMMANDS = {
     "build": ("farm.build.cli", "build", "Build kernel, device tree and initramfs for a board."),
+    "kernel-check": ("farm.build.check", "kernel_check", "Check the kernel series."),
+    "virtual": (
+        "farm.virtual.cli",
+        "app",
+        "Virtual boards: up, down, list, status, fault, events.",
+    ),
+    "run": ("farm.run.cli", "run", "Panic a board, read its dumps back, judge and report."),
+    "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
+    "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
+    "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
+    "report": ("farm.report.cli", "report_command", "Write a run's reports again, offline."),
 }
 
 

@@ -18,7 +18,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.formats": frozenset({"farm", "farm.errors"}),
     "farm.build": frozenset({"farm", "farm.errors"}),
     "farm.virtual": frozenset({"farm", "farm.errors"}),
-    "farm.bench": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
+    "farm.decode": frozenset({"farm", "farm.errors", "farm.formats"}),
+    "farm.bench": frozenset(
+        {"farm", "farm.errors", "farm.model", "farm.scenarios", "farm.formats"}
+    ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.run": frozenset(
@@ -34,14 +37,29 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "farm.pytest_plugin": frozenset(
-        {"farm", "farm.errors", "farm.model", "farm.scenarios", "farm.bench", "farm.run"}
+        {
+            "farm",
+            "farm.errors",
+            "farm.model",
+            "farm.scenarios",
+            "farm.bench",
+            "farm.run",
+            "farm.report",
+        }
     ),
     # The command reaches its rooms by name, when one is used.
     "farm.cli": frozenset({"farm", "farm.errors"}),
 }
 
 # Decoding, judging and reporting know no board.
-NO_BENCH = ("farm.errors", "farm.model", "farm.formats", "farm.judge", "farm.report")
+NO_BENCH = (
+    "farm.errors",
+    "farm.model",
+    "farm.formats",
+    "farm.decode",
+    "farm.judge",
+    "farm.report",
+)
 BENCH_LIBRARIES = frozenset({"labgrid", "serial", "usb", "pexpect"})
 
 
