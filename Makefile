@@ -32,8 +32,8 @@ packages:
 	done); \
 	if [ -n "$$missing" ]; then \
 		echo "installing:" $$missing; \
-		export DEBIAN_FRONTEND=noninteractive; \
-		$(SUDO) apt-get update -q && $(SUDO) -E apt-get install -y -q --no-install-recommends $$missing; \
+		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -q --no-install-recommends $$missing; \
 	fi
 
 $(STAMP): | packages
