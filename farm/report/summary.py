@@ -107,7 +107,7 @@ def confidence(run: Run) -> str:
     bound = min(1.0, 3 / passed)
     return (
         f"No failure in {passed} judged cycles bounds the failure rate at about "
-        f"{bound:.0%} with 95 % confidence."
+        f"{100 * bound:.0f} % with 95 % confidence."
     )
 
 
