@@ -14,16 +14,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from farm.model import (
-    BenchFault,
-    Capture,
-    Cycle,
-    DeviceVerdict,
-    Manifest,
-    PanicAccount,
-    Run,
-    Verdict,
-)
+from farm.model import BenchFault, Capture, Cycle, DeviceVerdict, Manifest, PanicAccount, Run
 from farm.report.printable import (
     console_text,
     duration_text,
@@ -36,6 +27,7 @@ from farm.report.summary import (
     MEANING,
     confidence,
     headline,
+    in_full,
     matrix,
     shown_findings,
     verdict_counts,
@@ -83,11 +75,6 @@ def percent(part: float, whole: float) -> str:
 def bar_scale(rows: tuple[DeviceVerdict, ...]) -> int:
     """Find the size that is a full bar: the largest record or budget of the table."""
     return max((max(row.record_bytes, row.budget_bytes or 0) for row in rows), default=0)
-
-
-def opened(run: Run, cycle: Cycle) -> bool:
-    """Whether a cycle's details are shown at once: what went wrong, and the first cycle."""
-    return cycle.result.verdict in (Verdict.FAIL, Verdict.ERROR) or cycle is run.cycles[0]
 
 
 def stage_bars(cycle: Cycle) -> list[tuple[str, str, str, str]]:
@@ -179,7 +166,7 @@ def _template() -> Template:
         fault_facts=fault_facts,
         local_link=local_link,
         manifest_facts=manifest_facts,
-        opened=opened,
+        in_full=in_full,
         panic_facts=panic_facts,
         percent=percent,
         ratio_text=ratio_text,
