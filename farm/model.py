@@ -67,7 +67,7 @@ class ManifestDevice(Frozen):
 
 
 class OldRecord(Frozen):
-    """A file that lay in pstorefs before the panic."""
+    """A file that lay in pstorefs before the panic; ``sha256`` is empty but for panicdump's."""
 
     name: str
     size_bytes: int
