@@ -16,6 +16,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.model": frozenset({"farm", "farm.errors"}),
     "farm.scenarios": frozenset({"farm", "farm.errors", "farm.model"}),
     "farm.formats": frozenset({"farm", "farm.errors"}),
+    "farm.qualcomm": frozenset({"farm", "farm.errors"}),
     "farm.build": frozenset({"farm", "farm.errors"}),
     "farm.virtual": frozenset({"farm", "farm.errors"}),
     "farm.decode": frozenset({"farm", "farm.errors", "farm.formats"}),
@@ -60,6 +61,8 @@ NO_BENCH = (
     "farm.judge",
     "farm.report",
 )
+# Protocols speak to a transport; labgrid is the bench's.
+NO_LABGRID = ("farm.qualcomm", "farm.virtual")
 BENCH_LIBRARIES = frozenset({"labgrid", "serial", "usb", "pexpect"})
 
 
@@ -96,6 +99,8 @@ def violations(module: str, source: str) -> list[str]:
             wrong.append(f"{module} imports {name}")
         if room in NO_BENCH and name.split(".")[0] in BENCH_LIBRARIES:
             wrong.append(f"{module} imports {name}")
+        if room in NO_LABGRID and name.split(".")[0] == "labgrid":
+            wrong.append(f"{module} imports {name}")
     return wrong
 
 
@@ -120,6 +125,9 @@ def test_imports_point_one_way(module: str, path: Path) -> None:
         ("farm.judge.rules", "import labgrid.driver"),
         ("farm.bench.console", "from farm import virtual"),
         ("farm.run.session", "from farm.virtual.board import Board"),
+        ("farm.qualcomm.sahara", "from farm.virtual import usb_device"),
+        ("farm.virtual.sahara_device", "from farm.qualcomm.sahara import Hello"),
+        ("farm.qualcomm.usb", "import labgrid"),
         ("farm.kitchen.sink", "import os"),
     ],
 )
