@@ -42,6 +42,11 @@ class BulkPipe:
         self._changed = threading.Condition(threading.RLock())
         self._gone = False
         self.taken_bytes = 0
+        self.version = 0
+
+    def _notify(self) -> None:
+        self.version += 1
+        self._changed.notify_all()
 
     def put(self, data: bytes | bytearray | memoryview, *, zlp: bool = False) -> None:
         """Queue one transfer; blocks while too much is queued; raises UnpluggedError."""
@@ -57,14 +62,14 @@ class BulkPipe:
             if cut < len(view) or zlp or not cut:
                 self._queue.append(_Packets(view[cut:], short=True))
             self._queued += len(view)
-            self._changed.notify_all()
+            self._notify()
 
     def clear(self) -> None:
         """Forget what is queued."""
         with self._changed:
             self._queue.clear()
             self._queued = 0
-            self._changed.notify_all()
+            self._notify()
 
     @property
     def idle(self) -> bool:
@@ -83,7 +88,7 @@ class BulkPipe:
             self._gone = True
             self._queue.clear()
             self._queued = 0
-            self._changed.notify_all()
+            self._notify()
 
     def take(self, size_bytes: int, end: float | None, cancel: threading.Event) -> list[memoryview]:
         """One transfer of the host's: pieces of at most ``size_bytes`` together.
@@ -100,7 +105,7 @@ class BulkPipe:
                     taken = sum(map(len, pieces))
                     self._queued -= taken
                     self.taken_bytes += taken
-                    self._changed.notify_all()
+                    self._notify()
                     return pieces
                 if cancel.is_set():
                     raise InterruptedError
@@ -135,19 +140,19 @@ class BulkPipe:
                 got += len(packets.data)
             self._queued -= got
             self.taken_bytes += got
-            self._changed.notify_all()
+            self._notify()
             return pieces
 
-    def wait_change(self, seconds: float) -> None:
-        """Wait until something is put, taken or unplugged, at most so long."""
+    def wait_change(self, seconds: float, since: int) -> None:
+        """Wait for a ``version`` other than ``since``, at most so long."""
         with self._changed:
-            if not self._gone:
+            if self.version == since:
                 self._changed.wait(seconds)
 
     def wake(self) -> None:
         """Let waiting hosts look at their ``cancel``."""
         with self._changed:
-            self._changed.notify_all()
+            self._notify()
 
     def _ready(self, size_bytes: int) -> list[memoryview] | None:
         """The pieces of a transfer that is complete, taken off the queue; None if none is."""
