@@ -16,7 +16,6 @@ FARM := $(VENV)/bin/farm
 .PHONY: help setup packages build demo test lint kernel-check clean
 
 help:
-	@echo "make setup   Debian packages and the virtual environment"
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
 	@echo "make test          set-up, then all checks and tests"
 	@echo "make setup         Debian packages and the virtual environment"

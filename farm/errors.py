@@ -7,18 +7,24 @@ failed is 3. A failing kernel is not an error but a verdict, and ends with 1.
 from __future__ import annotations
 
 
+def _plain(text: str) -> str:
+    """Show what a terminal would act on as its number: many errors quote what a board said."""
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+
+
 class FarmError(Exception):
     """Something that a user of the farm can understand and act on.
 
     ``message`` says what is wrong, naming the file, offset or board; ``next_step`` what to do.
+    Both are safe to print, whatever of a board they quote.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        self.message = _plain(message)
+        self.next_step = _plain(next_step)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.next_step}" if self.next_step else self.message

@@ -141,7 +141,8 @@ def open_bench(lg_env: Path) -> Iterator[Bench]:
     does not start. The console is opened, hence recorded, before the power comes on.
     """
     environment, options = _load(lg_env)
-    started = hooks.bring_up(options.board, options.bench.status, options.bench.start)
+    hook = options.bench
+    started = hooks.bring_up(options.board, hook.status, hook.start, hook.stop)
     bench = None
     try:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,31 +28,50 @@ def command_line(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from farm.cli import main; main()", *words[1:]]
 
 
-def _run(words: Sequence[str], deadline_s: float) -> tuple[int, str]:
-    """Run to the end; return exit code and what it said; raises UsageError, DeadlineError."""
+def _run(
+    words: Sequence[str], deadline_s: float, stop: Sequence[str] | None = None
+) -> tuple[int, str]:
+    """Run to the end; return exit code and what it said; raises UsageError, DeadlineError.
+
+    With ``stop``, what the command starts is stopped when it is interrupted or too late.
+    """
     shown = " ".join(words)
     try:
         # A session of its own: Ctrl-C is for the farm, which then stops what it started.
-        done = subprocess.run(
+        process = subprocess.Popen(
             command_line(words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=deadline_s,
-            check=False,
             start_new_session=True,
         )
     except OSError as error:
         raise UsageError(f"cannot run the bench's command `{shown}`: {error}") from error
-    except subprocess.TimeoutExpired as error:
-        raise DeadlineError(f"`{shown}`", part="board", deadline_s=deadline_s) from error
-    return done.returncode, done.stdout.decode(errors="replace").strip()[-_WORDS:]
+    try:
+        said, _ = process.communicate(timeout=deadline_s)
+    except BaseException as error:
+        late = isinstance(error, subprocess.TimeoutExpired)
+        if stop is not None and not late:
+            # What is half started could not be stopped yet.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=deadline_s)
+        process.kill()
+        process.communicate()
+        if stop is not None:
+            take_down(stop)
+        if late:
+            raise DeadlineError(f"`{shown}`", part="board", deadline_s=deadline_s) from error
+        raise
+    return process.returncode, said.decode(errors="replace").strip()[-_WORDS:]
 
 
-def bring_up(board: str, status: Sequence[str], start: Sequence[str]) -> bool:
+def bring_up(
+    board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
+) -> bool:
     """Have the bench up; returns whether it was started here.
 
-    Raises BenchError(part="board") when it is lost or does not start.
+    An interruption while it starts stops it. Raises BenchError(part="board") when it is lost or
+    does not start.
     """
     if not status:
         return False
@@ -72,7 +92,7 @@ def bring_up(board: str, status: Sequence[str], start: Sequence[str]) -> bool:
         raise BenchError(
             f"the board {board} is down, and there is no way to start it", part="board"
         )
-    code, words = _run(start, _START_DEADLINE_S)
+    code, words = _run(start, _START_DEADLINE_S, stop)
     if code != 0:
         raise BenchError(
             f"the board {board} did not start: `{' '.join(start)}` ended with {code}: {words}",

@@ -1,8 +1,8 @@
 """pstore on the board: what lies there, read back over the console, and removed.
 
-A file travels as chunks, each gzip-compressed (RFC 1952, whose CRC-32 and length prove it), in
-base64 between two marks, so that a damaged or lost chunk is asked for again by itself. The board
-needs dd, base64, sha256sum and stat; without gzip a chunk goes plain with its MD5.
+A file travels as chunks, small ones several together, gzip-compressed (RFC 1952, whose CRC-32 and
+length prove them), in base64 between two marks, so that what is damaged or lost is asked for again
+by itself. The board needs dd, base64, sha256sum and stat; without gzip it goes plain with its MD5.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 Progress = Callable[[int, int], None]
 
 _ATTEMPTS = 4
-_CHUNKS_PER_SCRIPT = 64
+_TRANSFERS_PER_SCRIPT = 64
 _STALL_S = 15.0
 _SIZE_LIMIT_BYTES = 256 << 20
 
@@ -53,13 +53,14 @@ stat -c 'size %s %n' "$@"
 sha256sum "$@" | while read -r s n; do echo sha $s $n; done
 """
 
-_CHUNK_FUNCTION = """\
-g() {
-printf '\\n%s-%s %s %s\\n' FIRST SECOND $2 $3
-dd if="$1" bs=SIZE skip=$3 count=1 2>/dev/null | ENCODE
-printf '%s+%s %s %s %s\\n' FIRST SECOND $2 $3 $(CHECK)
-}
+_MARKS = """\
+h() { printf '\\n%s-%s %s\\n' FIRST SECOND $1; }
+t() { printf '%s+%s %s %s\\n' FIRST SECOND $1 $2; }
 """
+
+# What one transfer holds: (number of the file, number of the chunk), small files several at once,
+# for each transfer costs the board three processes.
+_Transfer = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _decoded(text: bytes, check: bytes, has_gzip: bool) -> bytes | None:
 
 
 class _Reader:
-    """Asks for chunks until none is missing; ``budget`` holds what is left of the attempts."""
+    """Asks for chunks, a few times over, until none is missing."""
 
     def __init__(
         self,
@@ -263,13 +264,13 @@ class _Reader:
         """Fetch what is missing; returns with what could not be had still missing."""
         stalled: DeadlineError | None = None
         self._tell()
-        for _ in range(_ATTEMPTS):
-            wanted = [(number, at) for number, one in enumerate(self._files) for at in one.missing]
-            if not wanted:
+        for attempt in range(_ATTEMPTS):
+            transfers = self._transfers(together=attempt == 0)
+            if not transfers:
                 return
             try:
-                for begin in range(0, len(wanted), _CHUNKS_PER_SCRIPT):
-                    self._fetch(wanted[begin : begin + _CHUNKS_PER_SCRIPT], left_s)
+                for begin in range(0, len(transfers), _TRANSFERS_PER_SCRIPT):
+                    self._fetch(transfers[begin : begin + _TRANSFERS_PER_SCRIPT], left_s)
                 stalled = None
             except DeadlineError as error:
                 if left_s() <= 0 or not self._shell.answers(min(5.0, self._stall_s)):
@@ -278,21 +279,42 @@ class _Reader:
         if stalled is not None:
             raise stalled
 
-    def _fetch(self, wanted: list[tuple[int, int]], left_s: Callable[[], float]) -> None:
+    def _transfers(self, *, together: bool) -> list[_Transfer]:
+        """What is missing; one bad file must not spoil others twice, hence not ``together``."""
+        transfers: list[_Transfer] = []
+        room = 0
+        for number, one in enumerate(self._files):
+            for at in one.missing:
+                size = one.chunk_size_bytes(at)
+                if one.file.chunks == 1 and together and size <= room:
+                    transfers[-1].append((number, at))
+                    room -= size
+                else:
+                    transfers.append([(number, at)])
+                    room = CHUNK_BYTES - size if one.file.chunks == 1 else 0
+        return transfers
+
+    def _source(self, transfer: _Transfer) -> str:
+        """The command that prints a transfer's bytes."""
+        number, at = transfer[0]
+        if self._files[number].file.chunks > 1:
+            name = self._files[number].file.name
+            return f"dd if={name} bs={CHUNK_BYTES} skip={at} count=1"
+        return "cat " + " ".join(self._files[number].file.name for number, _ in transfer)
+
+    def _fetch(self, transfers: list[_Transfer], left_s: Callable[[], float]) -> None:
         first, second = secrets.token_hex(4), secrets.token_hex(4)
-        encode = "gzip -c | base64" if self._has_gzip else "base64"
-        check = (
-            "echo -" if self._has_gzip else 'dd if="$1" bs=SIZE skip=$3 count=1 2>/dev/null|md5sum'
-        )
-        function = _CHUNK_FUNCTION.replace("CHECK", check).replace("ENCODE", encode)
-        function = function.replace("SIZE", str(CHUNK_BYTES))
-        function = function.replace("FIRST", first).replace("SECOND", second)
-        calls = "\n".join(
-            f"g {self._files[number].file.name} {number} {at}" for number, at in wanted
-        )
-        end = self._shell.start(f"{function}cd {FOLDER} || exit 3\n{calls}")
-        begin = re.compile(rf"{first}-{second} ([0-9]+) ([0-9]+)\r?\n".encode())
-        done = rf"{first}\+{second} ([0-9]+) ([0-9]+) (-|[0-9a-f]{{32}})[ -]*\r?\n"
+        lines = []
+        for index, transfer in enumerate(transfers):
+            source = f"{self._source(transfer)} 2>/dev/null"
+            if self._has_gzip:
+                lines.append(f"h {index}; {source} | gzip -c | base64; t {index} -")
+            else:
+                lines.append(f"h {index}; {source} | base64; t {index} $({source} | md5sum)")
+        marks = _MARKS.replace("FIRST", first).replace("SECOND", second)
+        end = self._shell.start(f"{marks}cd {FOLDER} || exit 3\n" + "\n".join(lines))
+        begin = re.compile(rf"{first}-{second} ([0-9]+)\r?\n".encode())
+        done = rf"{first}\+{second} ([0-9]+) (-|[0-9a-f]{{32}})\r?\n"
         while True:
             seen = self._shell.console.wait_for(
                 [done, end, PANIC_PATTERN],
@@ -304,19 +326,22 @@ class _Reader:
                 raise BenchError("the board panicked while its records were read", part="board")
             if seen.index == 1:
                 return
-            number, at = (int(one) for one in seen.groups[:2] if one is not None)
-            if (number, at) not in wanted:
-                continue
+            index = int(seen.groups[0] or b"0")
             starts = list(begin.finditer(seen.before))
-            if not starts or (int(starts[-1][1]), int(starts[-1][2])) != (number, at):
-                continue
-            text = seen.before[starts[-1].end() :]
-            data = _decoded(text, seen.groups[2] or b"", self._has_gzip)
-            one = self._files[number]
-            if data is None or len(data) != one.chunk_size_bytes(at):
-                continue
-            one.store(at, data)
-            self._tell()
+            if index < len(transfers) and starts and int(starts[-1][1]) == index:
+                text = seen.before[starts[-1].end() :]
+                self._take(transfers[index], _decoded(text, seen.groups[1] or b"", self._has_gzip))
+
+    def _take(self, transfer: _Transfer, data: bytes | None) -> None:
+        """Store a transfer's bytes if they are as many as they must be."""
+        sizes = [self._files[number].chunk_size_bytes(at) for number, at in transfer]
+        if data is None or len(data) != sum(sizes):
+            return
+        begin = 0
+        for (number, at), size in zip(transfer, sizes, strict=True):
+            self._files[number].store(at, data[begin : begin + size])
+            begin += size
+        self._tell()
 
 
 def collect_pstorefs(

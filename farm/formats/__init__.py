@@ -1,9 +1,9 @@
 """What panicdump leaves behind, as bytes: decoding, checking and, for tests, encoding.
 
-The contract is kernel-patches/FORMAT.md; each module names its section.  Decoders are pure: bytes
-in, frozen values out.  Input from a board is hostile: work and memory are bounded by its length,
-names come out escaped, and what is damaged is listed, not raised.  FormatError, with an offset, is
-for input that is not the format at all.
+The contract is Documentation/admin-guide/panicdump.rst of the series, whose sections each module
+names.  Decoders are pure: bytes in, frozen values out.  Input from a board is hostile: work and
+memory are bounded by its length, names come out escaped, and what is damaged is listed, not raised.
+FormatError, with an offset, is for input that is not the format at all.
 
 record     one record, ELF or raw form (sections 1 to 5)
 contents   the table inside the contents record (section 6)

@@ -1,6 +1,6 @@
 """The table inside the contents record: every registered device and what became of it.
 
-Source: FORMAT.md section 6.
+Source: Documentation/admin-guide/panicdump.rst, section 6.
 """
 
 from __future__ import annotations

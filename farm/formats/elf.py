@@ -1,6 +1,7 @@
 """The part of ELF64 that a panicdump record uses, read from hostile input with bounds.
 
-Source: System V gABI chapters 4 and 5 (object files, program loading); FORMAT.md section 4.
+Source: System V gABI chapters 4 and 5 (object files, program loading);
+Documentation/admin-guide/panicdump.rst, section 4.
 Left out: ELF32, big-endian, relocations, symbols, extended numbering (e_phnum 0xffff).
 `check_elf` is the other side: it lets pyelftools open a record that is believed good, as
 `readelf -a` would, and lists what it dislikes.

@@ -1,7 +1,8 @@
 """Records, tables and zones made from values: for tests, golden files and fuzzing.
 
-Source: FORMAT.md sections 1 to 7.  The layouts are spelt out here once more, apart from those the
-decoders use: a wrong offset in one of them must not be mirrored by the other.
+Source: Documentation/admin-guide/panicdump.rst, sections 1 to 7.  The layouts are spelt out here
+once more, apart from those the decoders use: a wrong offset in one of them must not be mirrored by
+the other.
 """
 
 from __future__ import annotations

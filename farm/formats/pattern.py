@@ -1,7 +1,7 @@
 """What the sample devices hold under a nonce: a splitmix64 stream per region.
 
-Source: FORMAT.md section 11; the mixer is that of Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators" (2014), as in Vigna's splitmix64.c.
+Source: Documentation/admin-guide/panicdump.rst, section 11; the mixer is that of Steele, Lea and
+Flood, "Fast splittable pseudorandom number generators" (2014), as in Vigna's splitmix64.c.
 """
 
 from __future__ import annotations

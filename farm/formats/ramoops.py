@@ -1,7 +1,7 @@
 """A ramoops region: its zones, their headers and ECC, and the frames of the panicdump zone.
 
 Source: fs/pstore/ram.c (ramoops_probe, ramoops_init_przs, ramoops_write_kmsg_hdr) and ram_core.c
-of Linux 6.12; FORMAT.md section 7 for the panicdump zone.
+of Linux 6.12; Documentation/admin-guide/panicdump.rst, section 7, for the panicdump zone.
 Left out: the records inside ftrace zones, pstore/zone and pstore/blk, big-endian machines.
 
 A zone's header can be lost although its payload reached memory: frames are therefore also looked

@@ -1,7 +1,7 @@
 """One panicdump record in ELF or raw form.
 
-Source: FORMAT.md sections 1 to 5; the "\\nECC: ..." notice: persistent_ram_ecc_string() in
-fs/pstore/ram_core.c of Linux 6.12.
+Source: Documentation/admin-guide/panicdump.rst, sections 1 to 5; the "\\nECC: ..." notice:
+persistent_ram_ecc_string() in fs/pstore/ram_core.c of Linux 6.12.
 Left out: the ELF wrapping beyond what the specification orders (`elf.check_elf` lets pyelftools
 judge that), compression (pstore does not compress these records).
 

@@ -1,6 +1,7 @@
 """The registry as the live board shows it: /sys/kernel/debug/panicdump/table.
 
-Source: FORMAT.md section 8; escapes: seq_escape() with ESCAPE_OCTAL, lib/string_helpers.c.
+Source: Documentation/admin-guide/panicdump.rst, section 8; escapes: seq_escape() with
+ESCAPE_OCTAL, lib/string_helpers.c.
 Left out: the registry in memory (section 10).
 """
 

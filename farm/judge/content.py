@@ -43,7 +43,7 @@ def first_difference(expected: bytes, got: bytes) -> Difference | None:
 def full_size_bytes(region: ManifestRegion) -> int:
     """Return how many bytes a complete dump of ``region`` holds; a callback's is its maximum.
 
-    Registers are packed, whatever lies between them: FORMAT.md, section 2.
+    Registers are packed, whatever lies between them: panicdump.rst, section 2.
     """
     if region.kind is not RegionKind.REGISTERS or region.stride_bytes <= region.width_bytes:
         return region.size_bytes

@@ -1,7 +1,7 @@
 """The capture files of one cycle, decoded and told apart: of this panic, old, foreign, cut short.
 
-Source: kernel-patches/FORMAT.md. Decoding itself is `farm.formats`; this module only decides
-which panic a file belongs to and which registered device it is of.
+Source: Documentation/admin-guide/panicdump.rst. Decoding itself is `farm.formats`; this module
+only decides which panic a file belongs to and which registered device it is of.
 """
 
 from __future__ import annotations

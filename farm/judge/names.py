@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DEVICE_NAME_BYTES", "DRIVER_NAME_BYTES", "REGION_NAME_BYTES", "same_name", "shown"]
 
-# Sizes of the fields in FORMAT.md, sections 1 and 2.
+# Sizes of the fields in panicdump.rst, sections 1 and 2.
 DRIVER_NAME_BYTES = 32
 DEVICE_NAME_BYTES = 64
 REGION_NAME_BYTES = 32

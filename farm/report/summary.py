@@ -15,6 +15,7 @@ __all__ = [
     "confidence",
     "finding_text",
     "headline",
+    "in_full",
     "matrix",
     "shown_findings",
     "verdict_counts",
@@ -107,8 +108,13 @@ def confidence(run: Run) -> str:
     bound = min(1.0, 3 / passed)
     return (
         f"No failure in {passed} judged cycles bounds the failure rate at about "
-        f"{bound:.0%} with 95 % confidence."
+        f"{100 * bound:.0f} % with 95 % confidence."
     )
+
+
+def in_full(run: Run, cycle: Cycle) -> bool:
+    """Whether a reader is shown all of a cycle at once: what went wrong, and the first cycle."""
+    return cycle.result.verdict in (Verdict.FAIL, Verdict.ERROR) or cycle is run.cycles[0]
 
 
 def board_label(run: Run) -> str:

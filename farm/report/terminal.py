@@ -18,6 +18,7 @@ from farm.report.summary import (
     confidence,
     finding_text,
     headline,
+    in_full,
     shown_findings,
     verdict_counts,
 )
@@ -126,7 +127,7 @@ def _cycles_table(run: Run) -> Table:
 
 
 def print_run(run: Run, *, console: Console | None = None) -> None:
-    """Print each cycle's device table and findings, then the summary across cycles."""
+    """Print the first cycle, and each that went wrong, in full; then the summary across cycles."""
     out = console if console is not None else Console()
 
     def show(*renderables: Text | Table | Group) -> None:
@@ -134,7 +135,8 @@ def print_run(run: Run, *, console: Console | None = None) -> None:
             out.print(renderable, highlight=False, markup=False, emoji=False)
 
     for cycle in run.cycles:
-        show(_cycle(cycle, out.width), Text())
+        if in_full(run, cycle):
+            show(_cycle(cycle, out.width), Text())
     if len(run.cycles) > 1:
         show(_cycles_table(run))
     counts = "  ".join(f"{verdict.value} {n}" for verdict, n in verdict_counts(run.cycles).items())

@@ -113,10 +113,16 @@ def up(
 def down(
     name: Name = DEFAULT_NAME,
     everything: Annotated[bool, typer.Option("--all", help="Every board.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a board off the bench, or clean up after a lost one."""
-    for each in [board.name for board in board_dirs()] if everything else [name]:
-        print(f"{each}: {'down' if lifecycle.down(each) else 'was not up'}")
+    names = [board.name for board in board_dirs()] if everything else [name]
+    was_up = {each: lifecycle.down(each) for each in names}
+    if as_json:
+        print(json.dumps(was_up, indent=2))
+        return
+    for each, was in was_up.items():
+        print(f"{each}: {'down' if was else 'was not up'}")
 
 
 @app.command("list")

@@ -195,7 +195,9 @@ class FakeBoard:
                     data = b""
                 if not data:
                     client.close()
-                    self._client = None
+                    # Another client may have been taken in the same turn.
+                    if self._client is client:
+                        self._client = None
                     continue
                 plain = b"".join(self._manager.filter(data))
                 if self._port.breaks > after_break and b"c" in plain:

@@ -197,6 +197,27 @@ def test_a_bench_started_here_is_stopped_after_an_error(lg_env: Path) -> None:
     assert log_of(lg_env) == "status start stop "
 
 
+def test_an_interruption_while_the_bench_starts_stops_it(lg_env: Path) -> None:
+    start = (
+        "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(0.6)\nlog.open('a').write('up ')\n"
+    )
+    hooked(lg_env, "sys.exit(1)", start)
+    with pytest.raises(KeyboardInterrupt), open_bench(lg_env):
+        pass
+    assert log_of(lg_env) == "status start up stop "
+
+
+def test_a_start_that_takes_too_long_is_ended_and_stopped(
+    lg_env: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_START_DEADLINE_S", 0.5)
+    hooked(lg_env, "sys.exit(1)", "import time\ntime.sleep(60)\n")
+    with pytest.raises(DeadlineError, match=r"start\.py"), open_bench(lg_env):
+        pass
+    assert log_of(lg_env) == "status start stop "
+
+
 def test_a_lost_bench_is_said_to_be_lost(lg_env: Path) -> None:
     hooked(lg_env, "print('qemu died'); sys.exit(3)")
     with pytest.raises(BenchError, match="fake is lost: qemu died") as caught, open_bench(lg_env):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,15 +13,12 @@ import pytest
 
 from farm.bench.environment import Bench, open_bench
 from farm.bench.inject import inject, watch_panic, watch_reset
-from farm.bench.manifest import plant_nonce, preflight, read_manifest
 from farm.bench.pstorefs import collect_pstorefs, list_pstore, unlink_records
 from farm.errors import BenchError
-from farm.model import Manifest, PanicAccount
 from farm.scenarios import CATALOGUE, scenario_named
+from tests.bench.virtual_board import NONCE, environment, panicked
 
 pytestmark = pytest.mark.virtual
-
-DEVICES = Path(__file__).resolve().parents[2] / "devices"
 
 
 @pytest.fixture(scope="module")
@@ -39,39 +35,10 @@ def root() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def environment(root: Path, name: str, *options: str) -> Path:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    serial, power = (str(one.getsockname()[1]) for one in sockets)
-    for one in sockets:
-        one.close()
-    text = (DEVICES / "virtual.yaml").read_text().replace("20817", serial).replace("20818", power)
-    named = f"--name, {name}"
-    up = ", ".join([named, "--serial-port", repr(serial), "--power-port", repr(power), *options])
-    text = text.replace("virtual, status]", f"virtual, status, {named}]")
-    text = text.replace("virtual, down]", f"virtual, down, {named}]")
-    text = text.replace("virtual, up]", f"virtual, up, {up}]")
-    path = root / f"{name}.yaml"
-    path.write_text(text)
-    return path
-
-
 @pytest.fixture(scope="module")
 def virtual(root: Path) -> Iterator[Bench]:
     with open_bench(environment(root, "bench")) as bench:
         yield bench
-
-
-def panicked(bench: Bench, name: str) -> tuple[Manifest, PanicAccount]:
-    scenario = scenario_named(name)
-    bench.ensure_shell()
-    preflight(bench.shell, scenario)
-    nonce = plant_nonce(bench.shell, 0x1122334455667788)
-    manifest = read_manifest(bench.shell, "bench", name, nonce)
-    unlink_records(bench.shell, [one.name for one in manifest.old_records])
-    deadlines = bench.options.deadlines_s
-    injection = inject(scenario, bench.console, bench.shell)
-    panic = watch_panic(injection, scenario, bench.console, deadlines)
-    return manifest, watch_reset(panic, injection, bench.console, bench.shell, deadlines)
 
 
 @pytest.mark.parametrize("name", [one.name for one in CATALOGUE])
@@ -84,7 +51,7 @@ def test_each_scenario_does_what_its_entry_says(virtual: Bench, tmp_path: Path, 
     assert account.boot_id_after not in (None, manifest.boot_id)
     assert account.release_after == manifest.kernel_release
     assert account.build_id_after == manifest.build_id
-    assert manifest.nonce == 0x1122334455667788
+    assert manifest.nonce == NONCE
     assert {one.driver for one in manifest.devices} >= {"panicdump-sample"}
     captures = collect_pstorefs(virtual.shell, tmp_path, deadline_s=60)
     assert len(captures) == len(manifest.devices) + 1

@@ -86,6 +86,37 @@ def test_a_board_without_gzip(
     check(captures, tmp_path / "cycle", files)
 
 
+def test_small_files_travel_together_and_a_damaged_one_spoils_none(
+    board: Any, shell_bench: Bench, pstore: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(2)
+    files = {f"panicdump-ramoops-{n}": rng.randbytes(40 + n) for n in range(150)}
+    for name, data in files.items():
+        (pstore / name).write_bytes(data)
+    told: list[int] = []
+    captures = collect_pstorefs(
+        shell_bench.shell, tmp_path / "cycle", deadline_s=60,
+        progress=lambda done, total: told.append(done),
+    )  # fmt: skip
+    check(captures, tmp_path / "cycle", files)
+    assert told == [0, sum(map(len, files.values()))]
+
+    # A file that changes its size between listing and reading does not fit what was listed.
+    (pstore / "panicdump-ramoops-9").chmod(0o644)
+    listed: list[int] = []
+
+    def grow(data: bytes) -> bytes:
+        if b"sha " in data and not listed:
+            listed.append(1)
+            (pstore / "panicdump-ramoops-9").write_bytes(b"grown" * 100)
+        return data
+
+    board.corrupt = grow
+    again = collect_pstorefs(shell_bench.shell, tmp_path / "again", deadline_s=60)
+    assert listed
+    assert [one.board_name for one in again if not one.complete] == ["panicdump-ramoops-9"]
+
+
 def test_a_damaged_chunk_is_asked_for_again_and_only_that(
     board: Any, shell_bench: Bench, pstore: Path, tmp_path: Path
 ) -> None:

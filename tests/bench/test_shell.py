@@ -36,6 +36,13 @@ def test_the_status_is_told(shell_bench: Bench) -> None:
     assert caught.value.part == "shell"
 
 
+def test_a_board_s_words_in_an_error_do_nothing_to_a_terminal(shell_bench: Bench) -> None:
+    with pytest.raises(BenchError) as caught:
+        shell_bench.shell.run_script(r"printf '\033[2J\033]0;owned\007'; exit 3", 10)
+    assert r"\x1b[2J\x1b]0;owned\x07" in caught.value.message
+    assert str(caught.value).isprintable()
+
+
 def test_a_line_longer_than_a_terminal_takes(shell_bench: Bench) -> None:
     text = "x" * 9000
     assert shell_bench.shell.run_script(f"echo {text}", 10) == text

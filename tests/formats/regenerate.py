@@ -1,6 +1,7 @@
 """Write the golden files that this project encodes itself: python tests/formats/regenerate.py
 
-Run it only when FORMAT.md changes; the JSON beside each file is written by hand and stays.
+Run it only when a format of panicdump.rst changes; the JSON beside each file is written by hand
+and stays.
 """
 
 from __future__ import annotations

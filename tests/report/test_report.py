@@ -285,6 +285,26 @@ def test_fifteen_cycles() -> None:
     assert "the bench failed in 1 of 15 cycles" in terminal(run, 160)
 
 
+def test_what_went_wrong_is_open_and_what_passed_is_folded() -> None:
+    verdicts = [Verdict.PASS, Verdict.PASS, Verdict.FAIL, Verdict.SKIP, Verdict.ERROR]
+    run = run_of(*(cycle(number, verdict) for number, verdict in enumerate(verdicts, 1)))
+    cards = report_html(run).split('<section class="card cycle ')[1:]
+    assert len(cards) == len(verdicts)
+    opened = [card.index("<details open>") < card.index("<table") for card in cards[::2]]
+    folded = [card.index("<details>") < card.index("<table") for card in cards[1::2]]
+    assert (opened, folded) == ([True, True, True], [True, True])
+
+
+def test_the_terminal_shows_in_full_what_went_wrong_and_the_first() -> None:
+    verdicts = [Verdict.PASS, Verdict.PASS, Verdict.FAIL, Verdict.SKIP, Verdict.ERROR]
+    run = run_of(*(cycle(number, verdict) for number, verdict in enumerate(verdicts, 1)))
+    text = terminal(run, 160)
+    titles = [line.split(":")[0] for line in text.splitlines() if line.startswith("Cycle ")]
+    assert titles == ["Cycle 1", "Cycle 3", "Cycle 5"]
+    # The table of cycles lists all of them.
+    assert [text.count(f"scenario-{n % 3} ") > 0 for n in range(3)] == [True] * 3
+
+
 def test_a_failure_shows_its_evidence() -> None:
     words = " ".join(check_page(report_html(run_of(cycle(1, Verdict.FAIL)))).words)
     for evidence in ("0x1f4", "ff 11", "00 11", "3 bytes wrong", "Kernel panic - not syncing"):

@@ -11,6 +11,7 @@ from farm.virtual.layout import BoardDir, host_boot_id, state_root
 from farm.virtual.machine import MachineFiles, command_line, find_qemu
 from farm.virtual.options import BoardOptions, checked, default_image_dir, resolve_images
 from farm.virtual.status import BoardStatus, Presence
+from tests.virtual.bench import farm_virtual
 
 
 def options(**more: object) -> BoardOptions:
@@ -127,4 +128,6 @@ def test_the_status_tells_the_bench_how_to_reach_the_board() -> None:
 
 def test_down_of_what_never_was_is_no_error(state_folder: Path) -> None:
     assert not lifecycle.down("b")
+    done = farm_virtual("down", "--name", "b", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"b": False})
     assert lifecycle.statuses() == []

@@ -1,0 +1,47 @@
+"""A virtual board of a test's own, and one panic of it, without the farm's run around it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from farm.bench.environment import Bench
+from farm.bench.inject import inject, watch_panic, watch_reset
+from farm.bench.manifest import plant_nonce, preflight, read_manifest
+from farm.bench.pstorefs import unlink_records
+from farm.model import Manifest, PanicAccount
+from farm.scenarios import scenario_named
+
+DEVICES = Path(__file__).resolve().parents[2] / "devices"
+NONCE = 0x1122_3344_5566_7788
+
+
+def environment(root: Path, name: str, *options: str) -> Path:
+    """Write devices/virtual.yaml below ``root`` with another name and free ports."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    serial, power = (str(one.getsockname()[1]) for one in sockets)
+    for one in sockets:
+        one.close()
+    text = (DEVICES / "virtual.yaml").read_text().replace("20817", serial).replace("20818", power)
+    named = f"--name, {name}"
+    up = ", ".join([named, "--serial-port", repr(serial), "--power-port", repr(power), *options])
+    text = text.replace("virtual, status]", f"virtual, status, {named}]")
+    text = text.replace("virtual, down]", f"virtual, down, {named}]")
+    text = text.replace("virtual, up]", f"virtual, up, {up}]")
+    path = root / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def panicked(bench: Bench, name: str) -> tuple[Manifest, PanicAccount]:
+    """Panic the board with ``NONCE`` planted; old records are removed before."""
+    scenario = scenario_named(name)
+    bench.ensure_shell()
+    preflight(bench.shell, scenario)
+    nonce = plant_nonce(bench.shell, NONCE)
+    manifest = read_manifest(bench.shell, "bench", name, nonce)
+    unlink_records(bench.shell, [one.name for one in manifest.old_records])
+    deadlines = bench.options.deadlines_s
+    injection = inject(scenario, bench.console, bench.shell)
+    panic = watch_panic(injection, scenario, bench.console, deadlines)
+    return manifest, watch_reset(panic, injection, bench.console, bench.shell, deadlines)
