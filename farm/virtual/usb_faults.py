@@ -74,6 +74,12 @@ class UsbFaults:
             self.packet_bytes = 512
             raise UsageError("USB fault packet-bytes: 64, 512 or 1024")
 
+    def clear(self) -> None:
+        """Switch all faults off."""
+        fresh = UsbFaults()
+        for field in fields(self):
+            setattr(self, field.name, getattr(fresh, field.name))
+
     def shown(self) -> list[str]:
         """The faults that are on, in words."""
         fresh = UsbFaults()

@@ -544,6 +544,15 @@ class Tree:
         (self.root / f"run/udev/data/c189:{port.minor}").unlink(missing_ok=True)
         self.socket_path(port).unlink(missing_ok=True)
 
+    def sweep(self, bus: int, port: int) -> None:
+        """Take away a device that was left at ``port`` by a program that was killed."""
+        folder = self._devices(bus) / f"{bus}-{port}"
+        try:
+            address = int((folder / "devnum").read_text())
+        except (OSError, ValueError):
+            return
+        self.unplug(Port(bus, port, address), "0/0/0")
+
     def _event(self, action: str, port: Port, product: str) -> None:
         self._sequence += 1
         path = f"/devices/platform/panic-farm-hcd/usb{port.bus}/{port.name}"
