@@ -21,7 +21,14 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.virtual": frozenset({"farm", "farm.errors"}),
     "farm.decode": frozenset({"farm", "farm.errors", "farm.formats"}),
     "farm.bench": frozenset(
-        {"farm", "farm.errors", "farm.model", "farm.scenarios", "farm.formats"}
+        {
+            "farm",
+            "farm.errors",
+            "farm.model",
+            "farm.scenarios",
+            "farm.formats",
+            "farm.qualcomm",
+        }
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
@@ -32,6 +39,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.model",
             "farm.scenarios",
             "farm.formats",
+            "farm.build",
             "farm.bench",
             "farm.judge",
             "farm.report",

@@ -263,7 +263,7 @@ class Firehose:
 
     # -- memory
 
-    def peek(self, address: int, length: int, sink: Callable[[bytes], None]) -> None:
+    def peek(self, address: int, length: int, sink: Callable[[bytes], object]) -> None:
         """Read memory by peek, handed to ``sink`` in pieces; raises RefusedError.
 
         Both spellings that programmers know are tried.

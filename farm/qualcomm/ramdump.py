@@ -57,7 +57,7 @@ def read_range(
     regions: tuple[MemoryRegion, ...],
     address: int,
     length: int,
-    sink: Callable[[memoryview], None],
+    sink: Callable[[memoryview], object],
     *,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:

@@ -333,7 +333,7 @@ class MemoryTable:
     wide: bool
 
 
-Sink = Callable[[memoryview], None]
+Sink = Callable[[memoryview], object]
 
 
 class Sahara:
