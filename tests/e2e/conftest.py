@@ -144,9 +144,10 @@ class Running:
     def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
         """Wait until a line of progress holds ``text``."""
         with self._news:
-            assert self._news.wait_for(
-                lambda: any(text in line for line in self._lines), timeout_s
-            ), f"{text!r} did not appear in:\n{''.join(self._lines)}"
+            seen = self._news.wait_for(lambda: any(text in line for line in self._lines), timeout_s)
+        if not seen:
+            self.process.send_signal(signal.SIGINT)
+            raise AssertionError(f"{text!r} did not appear in:\n{''.join(self._lines)}")
 
     def wait(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
         """Wait for the end."""
@@ -173,8 +174,8 @@ def make_board() -> Iterator[Callable[..., Board]]:
     def make(name: str, *options: str) -> Board:
         serial_port, power_port = free_ports(2)
         text = (ROOT / "devices" / "virtual.yaml").read_text(encoding="utf-8")
-        config = yaml.safe_load(text.replace("20817", str(serial_port)))
-        config = yaml.safe_load(yaml.safe_dump(config).replace("20818", str(power_port)))
+        text = text.replace("20817", str(serial_port)).replace("20818", str(power_port))
+        config = yaml.safe_load(text)
         target = config["targets"]["main"]
         named = ["--name", name]
         up = [
@@ -193,7 +194,8 @@ def make_board() -> Iterator[Callable[..., Board]]:
             "stop": ["farm", "virtual", "down", *named],
         }
         lg_env = root / f"{name}.yaml"
-        lg_env.write_text(yaml.safe_dump(config), encoding="utf-8")
+        # labgrid makes drivers in the order of the file.
+        lg_env.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         board = Board(name, lg_env, up, environment, root / "reports" / name)
         boards.append(board)
         return board

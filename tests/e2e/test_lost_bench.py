@@ -44,6 +44,16 @@ def test_killed_before_the_run(lost: Board) -> None:
     assert_bench_error(outcome, "boot")
 
 
+def test_killed_while_it_boots(lost: Board) -> None:
+    running = lost.start()
+    running.wait_for(": boot\n")
+    lost.kill()
+    before = time.monotonic()
+    outcome = running.wait()
+    assert time.monotonic() - before < NOTICED_WITHIN_S
+    assert_bench_error(outcome, "boot")
+
+
 def test_killed_while_waiting_for_the_panic(lost: Board) -> None:
     running = lost.start("--before-panic", NO_SYSRQ, "--scenario", "break-c")
     running.wait_for(" panic: ")
@@ -71,10 +81,21 @@ def test_killed_during_the_read_back_keeps_what_was_read(lost: Board) -> None:
         assert (folder / capture["path"]).stat().st_size == capture["size_bytes"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stage", [" boot", " panic: ", " collect"])
+@pytest.mark.parametrize(
+    ("number", "stage"),
+    [
+        (signal.SIGINT, ": boot: opening the bench\n"),
+        (signal.SIGINT, ": boot\n"),
+        (signal.SIGINT, ": arm\n"),
+        (signal.SIGINT, ": panic: "),
+        (signal.SIGINT, ": reset\n"),
+        (signal.SIGINT, ": collect\n"),
+        (signal.SIGTERM, ": panic: "),
+    ],
+)
 def test_interrupted(make_board: Callable[..., Board], number: signal.Signals, stage: str) -> None:
-    board = make_board(f"int-{int(number)}-{len(stage)}", "--baud", "115200")
+    name = "".join(one for one in stage if one.isalpha())
+    board = make_board(f"int-{int(number)}-{name}", "--baud", "115200")
     running = board.start(
         "--before-panic", NO_SYSRQ if "panic" in stage else "true", "--scenario", "break-c"
     )
