@@ -42,7 +42,7 @@ class CrashMode(Driver):  # type: ignore[misc]  # labgrid has no types
 
     def dump(self, folder: Path) -> dict[str, Any]:
         """Dump every region into ``folder``, or go on with it; raises BenchError."""
-        if self.usb.usb.host if hasattr(self.usb.usb, "host") else False:
+        if self.usb.host:
             raise UsageError(
                 "a full RAM dump goes to the host of the USB cable",
                 "Run the farm there, or read the wanted addresses only.",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import queue
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from labgrid.factory import target_factory
 from labgrid.resource.common import Resource
 from labgrid.util.agentwrapper import AgentError, AgentException, AgentWrapper
 
+from farm.bench import hooks
+from farm.bench.qualcomm_udev import NetworkQualcommUSBDevice, QualcommUSBDevice
 from farm.errors import BenchError, DeadlineError, UsageError
 from farm.qualcomm.identity import Mode
 
@@ -75,8 +79,11 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     # Static, found by udev here, or found by udev on an exporter.
     bindings = {  # noqa: RUF012  # labgrid's way
-        "usb": {"BoardUsb", "QualcommUSBDevice", "NetworkQualcommUSBDevice"}
+        "usb": {BoardUsb, QualcommUSBDevice, NetworkQualcommUSBDevice}
     }
+
+    # A command that prints NAME=VALUE lines which the agent needs in its environment.
+    environment: list[str] = attr.ib(factory=list)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -99,8 +106,8 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     @property
     def _place(self) -> tuple[str, str]:
-        serial = getattr(self.usb, "serial", "") or ""
-        path = getattr(self.usb, "path", "") or ""
+        serial = str(self.usb.serial or "")
+        path = str(self.usb.path or "") if not serial else ""
         if not serial and not path:
             raise UsageError(
                 f"target {self.target.name}: BoardUsb has neither serial nor path",
@@ -109,14 +116,14 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         return serial, path
 
     @property
-    def _host(self) -> str:
-        return getattr(self.usb, "host", "") or ""
+    def host(self) -> str:
+        """Where the cable ends; empty for this host."""
+        return str(self.usb.host or "")
 
     def _call(self, name: str, *arguments: Any, deadline_s: float = _CALL_DEADLINE_S) -> Any:
         """Call the agent; one that does not answer in time is killed."""
         if self._agent is None:
-            self._agent = AgentWrapper(self._host or None)
-            self._proxy = self._agent.load("usb_agent", str(Path(__file__).parent))
+            self._start_agent()
         answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         proxy = self._proxy
 
@@ -150,10 +157,30 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             raise _raised(answer["error"])
         return answer["answer"]
 
+    def _start_agent(self) -> None:
+        said = hooks.run_command(self.environment) if self.environment else ""
+        wanted = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        before = {name: os.environ.get(name) for name in wanted}
+        # The wrapper hands on the environment as it is just now.
+        os.environ.update(wanted)
+        try:
+            self._agent = AgentWrapper(self.host or None)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise BenchError(
+                f"{self.describe()}: the agent does not start: {error}", part=PART
+            ) from error
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        self._proxy = self._agent.load("usb_agent", str(Path(__file__).parent))
+
     def describe(self) -> str:
         """The board, in an error's words."""
         serial, path = self._place
-        where = f" on {self._host}" if self._host else ""
+        where = f" on {self.host}" if self.host else ""
         return " ".join(filter(None, ["usb", path, serial])) + where
 
     def release(self) -> None:
@@ -203,10 +230,10 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         """Call a function that reads memory into a file, here or on the cable's host."""
         serial, path = self._place
         remote = str(target)
-        if self._host:
+        if self.host:
             remote = f"{self._call('temporary')}/memory"
         answer = self._call(name, serial, path, *arguments, remote, deadline_s=deadline_s)
-        if self._host:
+        if self.host:
             self._fetch(remote, answer["bytes"], target)
         return ReadBack(
             answer["bytes"], answer["received_bytes"], answer["seconds"], answer["sha256"]

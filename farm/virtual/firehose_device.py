@@ -19,7 +19,7 @@ from farm.virtual.usb_device import Device
 
 _PAYLOAD_BYTES = 1 << 20
 _PEEK_LIMIT_BYTES = 1 << 16
-_PEEK_LINE_BYTES = 16
+_PEEK_LINE_BYTES = 256
 _FUNCTIONS = (
     "configure",
     "program",
