@@ -34,6 +34,7 @@ class RegionKind(StrEnum):
     BUFFER = "buffer"
     REGISTERS = "registers"
     CALLBACK = "callback"
+    NOTE = "note"
 
 
 class ManifestRegion(Frozen):
@@ -42,11 +43,16 @@ class ManifestRegion(Frozen):
     index: int
     name: str
     kind: RegionKind
-    va: int
+    va: int = Field(description="0 where there is none before the panic")
     pa: int | None
-    size_bytes: int
+    size_bytes: int = Field(description="the most, where the panic decides how much there is")
     width_bytes: int
     stride_bytes: int
+
+    @property
+    def decided_in_panic(self) -> bool:
+        """Whether code that runs in the panic decides where it is or how much there is."""
+        return self.kind in (RegionKind.CALLBACK, RegionKind.NOTE) or not self.va
 
 
 class ManifestDevice(Frozen):
@@ -61,7 +67,7 @@ class ManifestDevice(Frozen):
 
 
 class OldRecord(Frozen):
-    """A file that lay in pstorefs before the panic."""
+    """A file that lay in pstorefs before the panic; ``sha256`` is empty but for panicdump's."""
 
     name: str
     size_bytes: int

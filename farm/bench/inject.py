@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from farm.bench.console import RecordedConsole
 from farm.bench.manifest import LKDTM, after_panic
 from farm.bench.options import Deadlines
+from farm.bench.pstorefs import Listing
 from farm.bench.recording import printable
 from farm.bench.shell import BoardShell
 from farm.bench.stream import Seen
@@ -161,8 +162,8 @@ def watch_reset(
     console: RecordedConsole,
     shell: BoardShell,
     deadlines: Deadlines,
-) -> PanicAccount:
-    """Follow the board from the panic line to the next shell, and say how it came back.
+) -> tuple[PanicAccount, Listing | None]:
+    """Follow the board from the panic line to the next shell; how it came back, what pstore holds.
 
     ``reset`` is warm or cold by what memory still holds, none for a board that lives on. Raises
     DeadlineError(part="board") when it does not come back, BenchError(part="board") when it
@@ -170,7 +171,7 @@ def watch_reset(
     """
     line, boot = panic.line, panic.boot
     if line is None and boot is None:
-        return panic.account
+        return panic.account, None
     if boot is None:
         boot = console.wait_for(BOOT, deadlines.reset, "the reset after the panic")
     shell.fresh_boot()
@@ -183,21 +184,22 @@ def watch_reset(
             part="board",
             next_step="This is a boot loop, or a panic left over; see console.log.",
         )
-    boot_id, release, build_id, files, pmsg = after_panic(shell)
+    after = after_panic(shell)
     mark = injection.memory_mark
-    if files or (mark is not None and mark in pmsg):
+    if after.listing.files or (mark is not None and mark in after.pmsg):
         reset = "warm"
     else:
         reset = "cold" if mark is not None else "unknown"
-    return panic.account.model_copy(
+    account = panic.account.model_copy(
         update={
             "signature_found": _has_signature(panic.scenario, line, boot.before),
             "panic_console_lines": _lines_around(line, boot.before),
             "panic_to_reset_s": round(boot.at - line.at, 3) if line else None,
             "reset": reset,
             "reset_to_shell_s": round(up.at - boot.at, 3),
-            "boot_id_after": boot_id,
-            "release_after": release,
-            "build_id_after": build_id,
+            "boot_id_after": after.boot_id,
+            "release_after": after.release,
+            "build_id_after": after.build_id,
         }
     )
+    return account, after.listing

@@ -7,8 +7,9 @@ import binascii
 import re
 import secrets
 import struct
+from dataclasses import dataclass
 
-from farm.bench.pstorefs import LIST_SCRIPT, parse_listing
+from farm.bench.pstorefs import LIST_SCRIPT, Listing, parse_listing
 from farm.bench.shell import BoardShell
 from farm.errors import BenchError, FormatError, UsageError
 from farm.formats.table import Table, parse_table
@@ -41,37 +42,43 @@ _RAMOOPS_KEYS = (
     "panicdump_size",
 )
 
+# A process costs an emulated board milliseconds: the scripts use what the shell does by itself.
+# A folder without a file is a debugfs that is not mounted.
 _MOUNT_DEBUGFS = (
-    "grep -q ' /sys/kernel/debug ' /proc/mounts || "
-    "mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null\n"
+    "for f in /sys/kernel/debug/*; do break; done; "
+    '[ -e "$f" ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null\n'
 )
 
 # ramoops does not write the ECC size of a device tree back into its module parameter.
 _SCRIPTS = {
-    "identity": "cat /proc/sys/kernel/osrelease; base64 /sys/kernel/notes",
+    "identity": "read -r x < /proc/sys/kernel/osrelease && echo $x; base64 /sys/kernel/notes",
     "table": f"[ -e {TABLE} ] && cat {TABLE}",
     "ramoops": "cd /sys/module/ramoops/parameters && grep . *",
     "dtecc": "od -An -tx1 /proc/device-tree/reserved-memory/ramoops*/ecc-size",
-    "backend": "cat /sys/module/pstore/parameters/backend",
+    "backend": "read -r x < /sys/module/pstore/parameters/backend && echo $x",
     "cmdline": "cat /proc/cmdline",
-    "pstore": LIST_SCRIPT,
+    "pstore": f"(\n{LIST_SCRIPT}\n)",
 }
-# What user space of the boot before wrote to /dev/pmsg0.
-_PMSG_SCRIPT = "tail -c 256 /sys/fs/pstore/pmsg-*"
+_AFTER_PANIC = {
+    "identity": _SCRIPTS["identity"],
+    "state": f"head -n 2 {TABLE}",
+    "pstore": _SCRIPTS["pstore"],
+    # What user space of the boot before wrote to /dev/pmsg0.
+    "pmsg": "tail -c 256 /sys/fs/pstore/pmsg-*",
+}
 
 
-def _sections(shell: BoardShell, names: tuple[str, ...], what: str) -> dict[str, str]:
-    """Run several of ``_SCRIPTS`` in one round trip; return the output of each."""
+def _sections(shell: BoardShell, scripts: dict[str, str], what: str) -> dict[str, str]:
+    """Run several scripts in one round trip; return the output of each."""
     mark = f"@{secrets.token_hex(8)}"
-    scripts = {**_SCRIPTS, "pmsg": _PMSG_SCRIPT}
-    parts = [f"echo {mark}{name}\n(\n{scripts[name]}\n) 2>/dev/null" for name in names]
+    parts = [f"echo {mark}{name}\n{{\n{text}\n}} 2>/dev/null" for name, text in scripts.items()]
     script = _MOUNT_DEBUGFS + "\n".join(parts) + f"\necho {mark}end\n:"
     output = shell.run_script(script, _DEADLINE_S, what=what)
     found: dict[str, str] = {}
     for piece in (output + "\n").split(mark)[1:]:
         name, _, text = piece.partition("\n")
         found[name] = text
-    if tuple(found) != (*names, "end"):
+    if tuple(found) != (*scripts, "end"):
         raise BenchError(f"{what} came back incomplete", part="shell")
     return found
 
@@ -170,7 +177,7 @@ def read_manifest(
     Raises UsageError when the kernel has no panicdump, FormatError (offset: line) for a malformed
     table, BenchError for the rest.
     """
-    found = _sections(shell, tuple(_SCRIPTS), "reading the manifest")
+    found = _sections(shell, _SCRIPTS, "reading the manifest")
     release, build_id = parse_identity(found["identity"])
     table = _parse_table(found["table"], board, release)
     return Manifest(
@@ -197,20 +204,31 @@ def read_manifest(
 
 def read_identity(shell: BoardShell) -> tuple[str, str | None]:
     """(release, build id in hex or None) of the running kernel, with or without panicdump."""
-    return parse_identity(
-        _sections(shell, ("identity",), "reading the kernel's identity")["identity"]
-    )
+    scripts = {"identity": _SCRIPTS["identity"]}
+    return parse_identity(_sections(shell, scripts, "reading the kernel's identity")["identity"])
 
 
-def after_panic(shell: BoardShell) -> tuple[str | None, str, str | None, set[str], str]:
-    """(boot id, release, build id, names in pstore, text of the pmsg records) of the new boot."""
-    names = ("identity", "table", "pstore", "pmsg")
-    found = _sections(shell, names, "reading the identity after the panic")
+@dataclass(frozen=True)
+class AfterPanic:
+    """What the boot after a panic says of itself; ``boot_id`` is None without panicdump.
+
+    ``pmsg`` is the end of what user space of the boot before wrote to /dev/pmsg0.
+    """
+
+    boot_id: str | None
+    release: str
+    build_id: str | None
+    listing: Listing
+    pmsg: str
+
+
+def after_panic(shell: BoardShell) -> AfterPanic:
+    """Ask the new boot, in one round trip; raises BenchError."""
+    found = _sections(shell, _AFTER_PANIC, "reading the identity after the panic")
     release, build_id = parse_identity(found["identity"])
-    boot = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", found["table"], re.MULTILINE)
+    boot = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", found["state"], re.MULTILINE)
     listing = parse_listing(found["pstore"])
-    files = {one.name for one in listing.files}
-    return (boot[1] if boot else None), release, build_id, files, found["pmsg"]
+    return AfterPanic(boot[1] if boot else None, release, build_id, listing, found["pmsg"])
 
 
 def plant_nonce(shell: BoardShell, nonce: int) -> int | None:
@@ -220,7 +238,8 @@ def plant_nonce(shell: BoardShell, nonce: int) -> int | None:
     """
     text = f"0x{nonce:016x}"
     result = shell.run_script(
-        f"{_MOUNT_DEBUGFS}if [ -e {NONCE} ]; then echo {text} > {NONCE}; cat {NONCE}; fi",
+        f"{_MOUNT_DEBUGFS}if [ -e {NONCE} ]; then\n"
+        f"echo {text} > {NONCE}; read -r x < {NONCE}; echo $x\nfi",
         _DEADLINE_S,
         what="planting the nonce",
     ).strip()
@@ -246,19 +265,19 @@ def preflight(
     """
     output = shell.run_script(
         f"{_MOUNT_DEBUGFS}cd /proc/sys/kernel\n"
-        "[ -e sysrq ] && echo 1 > sysrq && echo sysrq $(cat sysrq)\n"
-        '[ "$(cat panic)" = 0 ] && echo 1 > panic\n'
+        "[ -e sysrq ] && echo 1 > sysrq\n"
+        # A shell reads byte by byte, and of a number here gets the first one only.
+        'read -r x < panic; [ "$x" = 0 ] && echo 1 > panic\n'
         "echo 1 > panic_on_oops\n"
-        "echo panic $(cat panic) $(cat panic_on_oops)\n"
-        "grep -q ' /sys/fs/pstore ' /proc/mounts || mount -t pstore pstore /sys/fs/pstore "
-        "2>/dev/null\n"
-        "grep -q ' /sys/fs/pstore ' /proc/mounts && echo pstore\n"
+        "grep . sysrq panic panic_on_oops 2>/dev/null\n"
+        "p() { grep -q ' /sys/fs/pstore ' /proc/mounts && echo pstore; }\n"
+        "p || { mount -t pstore pstore /sys/fs/pstore 2>/dev/null; p; }\n"
         f"[ -e {LKDTM} ] && echo lkdtm\n:",
         _DEADLINE_S,
         what="the preflight",
     )
     said = set(output.splitlines())
-    if scenario.trigger is not Trigger.LKDTM and "sysrq 1" not in said:
+    if scenario.trigger is not Trigger.LKDTM and "sysrq:1" not in said:
         raise UsageError(
             f"scenario {scenario.name}: the kernel has no sysrq", "Set CONFIG_MAGIC_SYSRQ."
         )
@@ -267,7 +286,8 @@ def preflight(
             f"scenario {scenario.name}: the kernel has no LKDTM: there is no {LKDTM}",
             "Set CONFIG_LKDTM, or take `lkdtm` off the board's features.",
         )
-    if not any(re.fullmatch(r"panic -?[1-9][0-9]* 1", line) for line in said):
+    resets = any(re.fullmatch(r"panic:-?[1-9][0-9]*", line) for line in said)
+    if not resets or "panic_on_oops:1" not in said:
         raise BenchError("the board does not reset after a panic: panic= is 0", part="board")
     if "pstore" not in said:
         raise UsageError("the kernel has no pstore", "Set CONFIG_PSTORE and CONFIG_PSTORE_RAM.")

@@ -69,6 +69,7 @@ class _BulkSerial(rfc2217.Serial):  # type: ignore[misc]  # pyserial has no type
 
     _socket: Any
     _thread: Any
+    _rfc2217_options: Any
 
     def __init__(self, on_bytes: OnBytes, on_lost: OnLost) -> None:
         self._on_bytes = on_bytes
@@ -77,6 +78,10 @@ class _BulkSerial(rfc2217.Serial):  # type: ignore[misc]  # pyserial has no type
 
     def reset_input_buffer(self) -> None:
         """Nothing: what the server holds back is evidence."""
+
+    def rfc2217_set_control(self, value: bytes) -> None:
+        """Send without the 0.1 s that pyserial waits where it does not wait for an answer."""
+        self._rfc2217_options["control"].set(value)
 
     def reset_output_buffer(self) -> None:
         """Nothing: nobody has sent anything yet."""

@@ -25,6 +25,7 @@ from farm.errors import BenchError, DeadlineError
 from farm.model import Capture, OldRecord
 
 FOLDER = "/sys/fs/pstore"
+PREFIX = "panicdump-"
 CHUNK_BYTES = 1 << 16
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
@@ -35,22 +36,27 @@ _TRANSFERS_PER_SCRIPT = 64
 _STALL_S = 15.0
 _SIZE_LIMIT_BYTES = 256 << 20
 
-# `tool`: whether the board has gzip. `odd`: a name that nothing is done with but showing it.
+# `tool`: whether the board has gzip. `odd`: a name that nothing is done with but showing it. Sums
+# are made of panicdump's records only: a console's file is large, and nobody fetches it.
 LIST_SCRIPT = f"""\
-grep -q ' {FOLDER} ' /proc/mounts || mount -t pstore pstore {FOLDER} 2>/dev/null
 cd {FOLDER} || exit 3
+for f in *; do break; done
+[ -e "$f" ] || grep -q ' {FOLDER} ' /proc/mounts || mount -t pstore pstore {FOLDER} 2>/dev/null
+cd {FOLDER}
 command -v gzip >/dev/null && echo tool gzip
 set --
+r=
 for f in * .[!.]*; do
 [ -f "$f" ] || continue
 case $f in
-[!A-Za-z0-9_]*|*[!A-Za-z0-9._-]*) echo odd $(printf %s "$f" | base64);;
-*) set -- "$@" "$f";;
+[!A-Za-z0-9_]*|*[!A-Za-z0-9._-]*) echo odd $(printf %s "$f" | base64); continue;;
+{PREFIX}*) r="$r $f";;
 esac
+set -- "$@" "$f"
 done
 [ $# = 0 ] && exit 0
 stat -c 'size %s %n' "$@"
-sha256sum "$@" | while read -r s n; do echo sha $s $n; done
+[ -z "$r" ] || sha256sum $r
 """
 
 _MARKS = """\
@@ -65,7 +71,7 @@ _Transfer = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class BoardFile:
-    """A file in pstore, as the board describes it."""
+    """A file in pstore, as the board describes it; ``sha256`` is empty but for panicdump's."""
 
     name: str
     size_bytes: int
@@ -110,7 +116,7 @@ def parse_listing(output: str) -> Listing:
             has_gzip = True
         elif found := re.fullmatch(r"size ([0-9]{1,12}) (\S+)", line):
             sizes[found[2]] = int(found[1])
-        elif found := re.fullmatch(r"sha ([0-9a-f]{64}) (\S+)", line):
+        elif found := re.fullmatch(r"([0-9a-f]{64}) [ *](\S+)", line):
             sums[found[2]] = found[1]
         elif found := re.fullmatch(r"odd ([A-Za-z0-9+/= ]*)", line):
             try:
@@ -123,9 +129,9 @@ def parse_listing(output: str) -> Listing:
     names = sorted(sizes, key=_natural)
     if any(not SAFE_NAME.fullmatch(name) or sizes[name] > _SIZE_LIMIT_BYTES for name in names):
         raise BenchError("the board's list of pstore holds an impossible file", part="board")
-    if sizes.keys() != sums.keys():
+    if {name for name in sizes if name.startswith(PREFIX)} != sums.keys():
         raise BenchError("the board could not read every file in pstore", part="board")
-    files = tuple(BoardFile(name, sizes[name], sums[name]) for name in names)
+    files = tuple(BoardFile(name, sizes[name], sums.get(name, "")) for name in names)
     return Listing(files, tuple(odd), has_gzip)
 
 
@@ -141,8 +147,12 @@ def unlink_records(shell: BoardShell, names: Sequence[str], deadline_s: float = 
             raise BenchError(f"{name!r} is no name that a pstore file has", part="board")
     if not names:
         return
-    words = "\n".join(f"rm -f -- {name}; [ ! -e {name} ] || echo {name} remains" for name in names)
-    left = shell.run_script(f"cd {FOLDER} || exit 3\n{words}", deadline_s, what="removing records")
+    left = shell.run_script(
+        f"cd {FOLDER} || exit 3\nset -- {' '.join(names)}\n"
+        'rm -f -- "$@"\nfor f; do [ ! -e "$f" ] || echo "$f remains"; done',
+        deadline_s,
+        what="removing records",
+    )
     if left.strip():
         raise BenchError(f"pstore on the board: {left.strip()}", part="board")
 
@@ -339,7 +349,10 @@ class _Reader:
             return
         begin = 0
         for (number, at), size in zip(transfer, sizes, strict=True):
-            self._files[number].store(at, data[begin : begin + size])
+            one = self._files[number]
+            one.store(at, data[begin : begin + size])
+            # A file that is whole is kept as such whatever happens to the next one.
+            one.finish()
             begin += size
         self._tell()
 
@@ -350,21 +363,24 @@ def collect_pstorefs(
     *,
     deadline_s: float,
     into: str = "captures/pstorefs",
-    prefixes: tuple[str, ...] = ("panicdump-",),
+    prefix: str = PREFIX,
     progress: Progress | None = None,
     captures: list[Capture] | None = None,
+    listing: Listing | None = None,
     stall_s: float = _STALL_S,
 ) -> tuple[Capture, ...]:
-    """Read the files in pstore whose names begin with one of ``prefixes`` into ``cycle_folder``.
+    """Read panicdump's files in pstore, whose names begin with ``prefix``, into ``cycle_folder``.
 
     Each becomes ``<into>/NNNN.bin``; called again after an error it asks only for what is missing.
     A file that cannot be had whole is a Capture that is not complete, with a note. ``progress``
-    gets (bytes done, bytes in all); ``captures`` is extended by what there is, even on an error.
+    gets (bytes done, bytes in all); ``captures`` is extended by what there is, even on an error;
+    ``listing`` spares asking what there is.
     Raises BenchError (part="serial", "board", "disk").
     """
     clock = _Clock(deadline_s)
-    listing = list_pstore(shell, min(deadline_s, 60.0))
-    chosen = [one for one in listing.files if one.name.startswith(prefixes)]
+    if listing is None:
+        listing = list_pstore(shell, min(deadline_s, 60.0))
+    chosen = [one for one in listing.files if one.sha256 and one.name.startswith(prefix)]
     folder = cycle_folder / into
     found: list[Capture] = []
     try:

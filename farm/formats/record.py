@@ -19,7 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from farm.errors import FormatError
-from farm.formats.elf import EHDR, ELF_MAGIC, ElfImage, SegmentType, parse_elf
+from farm.formats.elf import (
+    EHDR,
+    ELF_MAGIC,
+    NHDR,
+    ElfImage,
+    Section,
+    SegmentType,
+    parse_elf,
+)
 from farm.formats.layout import Damage, OpenEnum, StructTable, Values, printable
 
 __all__ = [
@@ -82,11 +90,13 @@ REGION = StructTable(
         (82, "H", "stride"),
         (84, "i", "error"),
         (88, "I", "crc"),
+        (92, "I", "note_type"),
     ),
 )
 COMMIT = StructTable("commit mark", 16, ((0, "I", "magic"), (4, "I", "crc"), (8, "Q", "size")))
 
 NOTE_NAME = b"PANICDUMP"
+NOTE_PREFIX = b".note."
 NOTE_HEADER, NOTE_RELEASE = 1, 2
 GNU_NAME = b"GNU"
 NOTE_BUILD_ID = 3
@@ -128,6 +138,7 @@ class RegionKind(OpenEnum):
     BUFFER = 1
     REGISTERS = 2
     CALLBACK = 3
+    NOTE = 4
 
 
 class RegionFlags(enum.IntFlag, boundary=enum.KEEP):
@@ -162,7 +173,7 @@ class Region:
 
     `offset` is from the start of the record; `data` holds what of the `saved_bytes` is really in
     the input, so it is shorter where the record is cut.  `crc_ok` tells whether all of it is there
-    and has the descriptor's CRC-32.  `pa` is None when unknown.
+    and has the descriptor's CRC-32.  `pa` is None when unknown, `note_type` is 0 but for a note.
     """
 
     index: int
@@ -176,6 +187,7 @@ class Region:
     flags: RegionFlags
     width_bytes: int
     stride_bytes: int
+    note_type: int
     error: int
     crc: int
     crc_ok: bool
@@ -428,7 +440,7 @@ def _regions(
     regions: list[Region] = []
     # Regions that share bytes would make the work grow with their number.
     budget = limit
-    filled = first + count * step["region_size"]
+    spans: list[tuple[int, int, int, str]] = []
     for index in range(count):
         at = first + index * step["region_size"]
         entry = REGION.unpack(data, at)
@@ -438,14 +450,12 @@ def _regions(
         if available < saved:
             what = f"region {name!r} {offset:#x}+{saved:#x} passes the end at {limit:#x}"
             damages.append(Damage(at + REGION.offset_of("offset"), 16, what))
-        if offset % 8:
-            what = f"region {name!r} is not 8-aligned"
+        # ELF aligns notes to 4 bytes.
+        align = 4 if entry.number("kind") == RegionKind.NOTE else 8
+        if offset % align:
+            what = f"region {name!r} is not {align}-aligned"
             damages.append(Damage(at + REGION.offset_of("offset"), 8, what))
-        if offset < filled:
-            what = f"region {name!r} overlaps what comes before it"
-            damages.append(Damage(at + REGION.offset_of("offset"), 8, what))
-        elif available == saved:
-            filled = offset + saved
+        spans.append((offset, available, at, name))
         if available > budget:
             available = 0
         budget -= available
@@ -465,6 +475,7 @@ def _regions(
             flags=RegionFlags(entry.number("flags")),
             width_bytes=entry.number("width"),
             stride_bytes=entry.number("stride"),
+            note_type=entry.number("note_type"),
             error=entry.number("error"),
             crc=entry.number("crc"),
             crc_ok=crc_ok,
@@ -472,6 +483,13 @@ def _regions(
         )
         damages += [Damage(at, REGION.size_bytes, what) for what in _oddities(region)]
         regions.append(region)
+    filled = first + count * step["region_size"]
+    for offset, available, at, name in sorted(spans):
+        if offset < filled:
+            what = f"region {name!r} overlaps what comes before it"
+            damages.append(Damage(at + REGION.offset_of("offset"), 8, what))
+        else:
+            filled = offset + available
     return regions
 
 
@@ -549,18 +567,26 @@ def _check_wrapping(
         ):
             what = f"the segment differs from region {region.name!r}"
             damages.append(Damage(segment.at, 56, what))
-    named = [s for s in image.sections[1:-1] if not s.name_raw.startswith(b".note.")]
-    # A region may itself be called .note.something; then only the others can be told apart.
-    if len(named) != len(regions):
-        named = list(image.sections[-1 - len(regions) : -1])
-    if len(named) != len(regions):
-        damages.append(Damage(40, 8, f"{len(named)} region sections, expected {len(regions)}"))
-    for section, region in zip(named, regions, strict=False):
-        name = region.name_raw.split(b"\0", 1)[0]
-        place = (section.offset, section.addr, section.size_bytes)
-        if section.name_raw != name or place != (region.offset, region.va, region.saved_bytes):
+    # The null section, the notes' own and perhaps the build id come first, the names last.
+    described = image.sections[-1 - len(regions) : -1] if regions else ()
+    if not len(regions) + 3 <= len(image.sections) <= len(regions) + 4:
+        what = f"{len(image.sections)} sections for {len(regions)} regions"
+        damages.append(Damage(40, 8, what))
+    for section, region in zip(described, regions, strict=False):
+        if not _section_fits(section, region):
             what = f"the section differs from region {region.name!r}"
             damages.append(Damage(section.at, 64, what))
+
+
+def _section_fits(section: Section, region: Region) -> bool:
+    name = region.name_raw.split(b"\0", 1)[0]
+    if region.kind is not RegionKind.NOTE:
+        place = (section.offset, section.addr, section.size_bytes)
+        return section.name_raw == name and place == (region.offset, region.va, region.saved_bytes)
+    head = NHDR.size_bytes + -(-(len(name) + 1) // 4) * 4
+    size_bytes = head + -(-region.saved_bytes // 4) * 4
+    wanted = (NOTE_PREFIX + name, region.offset - head, size_bytes)
+    return (section.name_raw, section.offset, section.size_bytes) == wanted
 
 
 def _locate(data: bytes, regions: list[Region], limit: int, damages: list[Damage]) -> None:

@@ -34,12 +34,15 @@ STATE_KEYS = (
 )
 DEVICE_KEYS = ("id", "priority", "regions", "needed", "driver", "name")
 REGION_KEYS = ("device", "index", "kind", "va", "pa", "size", "width", "stride", "name")
-KINDS = ("buffer", "registers", "callback")
+KINDS = ("buffer", "registers", "callback", "note")
 
 
 @dataclass(frozen=True, slots=True)
 class TableRegion:
-    """A registered region; `kind` is buffer, registers or callback, `pa` None when unknown."""
+    """A registered region; `kind` is one of KINDS, `pa` None when unknown.
+
+    `va` is 0 for a callback, for a note, and for a buffer that is located in the panic only.
+    """
 
     index: int
     kind: str

@@ -31,7 +31,12 @@ from farm.model import (
 
 __all__ = ["describe_stale", "judge_device", "judge_unexpected", "lay_there_before"]
 
-_KINDS = {RegionKind.BUFFER: 1, RegionKind.REGISTERS: 2, RegionKind.CALLBACK: 3}
+_KINDS = {
+    RegionKind.BUFFER: 1,
+    RegionKind.REGISTERS: 2,
+    RegionKind.CALLBACK: 3,
+    RegionKind.NOTE: 4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,11 @@ def _description_fault(file: DumpFile, wanted: ManifestRegion, region: Region) -
     """Compare how a region is described: in the record as it was registered?"""
     checks: list[tuple[str, str, str]] = [
         ("kind", str(_KINDS[wanted.kind]), str(int(region.kind))),
-        ("va", f"{wanted.va:#x}", f"{region.va:#x}"),
-        ("size", str(wanted.size_bytes), str(region.size_bytes)),
     ]
+    located = wanted.kind is RegionKind.BUFFER and wanted.decided_in_panic
+    if not located:
+        checks.append(("va", f"{wanted.va:#x}", f"{region.va:#x}"))
+        checks.append(("size", str(wanted.size_bytes), str(region.size_bytes)))
     if wanted.kind is RegionKind.REGISTERS:
         checks.append(("width", str(wanted.width_bytes), str(region.width_bytes)))
         checks.append(("stride", str(wanted.stride_bytes), str(region.stride_bytes)))
@@ -159,8 +166,8 @@ def _region_faults(
     if not intact:
         return faults
     full = full_size_bytes(wanted)
-    # How much another driver's callback produces is its own choice; the sample's is fixed.
-    must_be_full = wanted.kind is not RegionKind.CALLBACK or planted is not None
+    # How much another driver's code comes up with is its own choice; the sample's is fixed.
+    must_be_full = not wanted.decided_in_panic or planted is not None
     if RegionFlags.TRUNCATED in region.flags or (must_be_full and region.saved_bytes < full):
         faults.append(
             Fault(

@@ -125,18 +125,21 @@ def panic_cycle(
         preflight(shell, scenario)
         nonce = plant_nonce(shell, secrets.randbits(64))
         evidence.manifest = read_manifest(shell, options.board, scenario.name, nonce)
-        if old := evidence.manifest.old_records:
-            progress.stage("arm", f"{len(old)} files in pstore from before are kept aside")
+        old = evidence.manifest.old_records
+        if records := [one for one in old if one.sha256]:
+            progress.stage("arm", f"{len(records)} records from before are kept aside")
             collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
-            if not keep_records:
-                unlink_records(shell, [record.name for record in old])
+        if not keep_records:
+            unlink_records(shell, [one.name for one in old])
         if before_panic:
             shell.run_script(before_panic, options.deadlines_s.script, what="--before-panic")
     with stage("panic", scenario.name):
         injection = inject(scenario, bench.console, shell)
         panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
     with stage("reset"):
-        evidence.panic = watch_reset(panic, injection, bench.console, shell, options.deadlines_s)
+        evidence.panic, listing = watch_reset(
+            panic, injection, bench.console, shell, options.deadlines_s
+        )
         evidence.board_s += evidence.panic.panic_to_reset_s or 0.0
         evidence.board_s += evidence.panic.reset_to_shell_s or 0.0
     if evidence.panic.reset == "none":
@@ -149,6 +152,7 @@ def panic_cycle(
             into=CAPTURE_FOLDER,
             progress=progress.bytes_collected,
             captures=evidence.captures,
+            listing=listing,
         )
         if not keep_records:
             unlink_records(shell, [c.board_name for c in evidence.captures if c.complete])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -155,7 +156,9 @@ class FakeBoard:
         """PortManager's way out."""
         with self._send_lock:
             if self._client is not None:
-                self._client.sendall(data)
+                # The client may be gone; it is missed when it is read from.
+                with contextlib.suppress(OSError):
+                    self._client.sendall(data)
 
     def say(self, data: bytes) -> None:
         """Let the board print ``data``."""

@@ -9,7 +9,9 @@ import pytest
 from farm.bench import inject as inject_module
 from farm.bench.environment import Bench
 from farm.bench.inject import Injection, inject, watch_panic, watch_reset
+from farm.bench.manifest import AfterPanic
 from farm.bench.options import Deadlines
+from farm.bench.pstorefs import BoardFile, Listing
 from farm.errors import BenchError, DeadlineError
 from farm.model import PanicAccount
 from farm.scenarios import Scenario, scenario_named
@@ -18,10 +20,14 @@ BREAK = scenario_named("break-c")
 DEADLINES = Deadlines(boot=10, panic=0.1, reset=5)
 
 
+def listed(names: set[str]) -> Listing:
+    return Listing(tuple(BoardFile(name, 1, "0" * 64) for name in sorted(names)), (), True)
+
+
 @pytest.fixture(autouse=True)
 def _after(monkeypatch: pytest.MonkeyPatch) -> None:
     # The scripts of after_panic would read this computer's own pstore.
-    answer = ("boot-2", "6.12.1", "ab", {"panicdump-ramoops-0"}, "")
+    answer = AfterPanic("boot-2", "6.12.1", "ab", listed({"panicdump-ramoops-0"}), "")
     monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
 
 
@@ -34,7 +40,7 @@ def watched(
     bench: Bench, injection: Injection, scenario: Scenario, deadlines: Deadlines
 ) -> PanicAccount:
     panic = watch_panic(injection, scenario, bench.console, deadlines)
-    return watch_reset(panic, injection, bench.console, bench.shell, deadlines)
+    return watch_reset(panic, injection, bench.console, bench.shell, deadlines)[0]
 
 
 def quick(scenario: Scenario, within_s: float = 0.3) -> Scenario:
@@ -87,9 +93,8 @@ def test_warm_and_cold_are_told_by_what_memory_holds(
     pmsg: str,
     reset: str,
 ) -> None:
-    monkeypatch.setattr(
-        inject_module, "after_panic", lambda shell: (None, "6.12.1", None, files, pmsg)
-    )
+    answer = AfterPanic(None, "6.12.1", None, listed(files), pmsg)
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
     shell_bench.console.mark()
     injection = Injection("by hand", time.monotonic(), mark)
     board.panic()

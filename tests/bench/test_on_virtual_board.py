@@ -72,7 +72,7 @@ def test_memory_is_lost_with_the_power(virtual: Bench) -> None:
     panic = watch_panic(injection, scenario, virtual.console, virtual.options.deadlines_s)
     virtual.power.off()
     virtual.power.on()
-    account = watch_reset(
+    account, _ = watch_reset(
         panic, injection, virtual.console, virtual.shell, virtual.options.deadlines_s
     )
     assert account.reset == "cold"

@@ -106,7 +106,7 @@ def test_small_files_travel_together_and_a_damaged_one_spoils_none(
     listed: list[int] = []
 
     def grow(data: bytes) -> bytes:
-        if b"sha " in data and not listed:
+        if b"size " in data and not listed:
             listed.append(1)
             (pstore / "panicdump-ramoops-9").write_bytes(b"grown" * 100)
         return data
@@ -177,7 +177,7 @@ def test_what_never_arrives_whole_is_incomplete_not_an_error(
     fill(pstore)
     board.corrupt = lambda data: data.replace(b"Q", b"R") if len(data) > 200 else data
     captures = collect_pstorefs(
-        shell_bench.shell, tmp_path / "cycle", deadline_s=60, prefixes=("panicdump-ramoops-2",)
+        shell_bench.shell, tmp_path / "cycle", deadline_s=60, prefix="panicdump-ramoops-2"
     )
     (one,) = captures
     assert not one.complete
@@ -204,6 +204,15 @@ def test_hostile_names_are_shown_and_left_alone(
             unlink_records(shell_bench.shell, [name])
 
 
+def test_only_panicdump_s_files_are_summed(shell_bench: Bench, pstore: Path) -> None:
+    files = fill(pstore)
+    for one in list_pstore(shell_bench.shell).files:
+        data = files[one.name]
+        assert one.size_bytes == len(data)
+        ours = one.name.startswith("panicdump-")
+        assert one.sha256 == (hashlib.sha256(data).hexdigest() if ours else "")
+
+
 def test_records_are_removed(shell_bench: Bench, pstore: Path) -> None:
     fill(pstore)
     unlink_records(shell_bench.shell, ["panicdump-ramoops-0", "panicdump-ramoops-2"])
@@ -219,10 +228,11 @@ def test_an_empty_pstore(shell_bench: Bench, pstore: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "output",
     [
-        "size 5 a\n",
+        "0" * 64 + "  panicdump-a\n",
         "rm: cannot\n",
-        "size 99999999999 a\nsha " + "0" * 64 + " a\n",
-        "size 1 ../x\nsha " + "0" * 64 + " ../x\n",
+        "size 5 panicdump-a\n",
+        "size 99999999999 panicdump-a\n" + "0" * 64 + "  panicdump-a\n",
+        "size 1 ../x\n" + "0" * 64 + "  ../x\n",
     ],
 )
 def test_an_impossible_listing_is_refused(output: str) -> None:

@@ -44,4 +44,5 @@ def panicked(bench: Bench, name: str) -> tuple[Manifest, PanicAccount]:
     deadlines = bench.options.deadlines_s
     injection = inject(scenario, bench.console, bench.shell)
     panic = watch_panic(injection, scenario, bench.console, deadlines)
-    return manifest, watch_reset(panic, injection, bench.console, bench.shell, deadlines)
+    account, _ = watch_reset(panic, injection, bench.console, bench.shell, deadlines)
+    return manifest, account
