@@ -115,7 +115,8 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
 
     # -- modes over USB
 
-    def _driver(self, name: str) -> Any:
+    def driver(self, name: str) -> Any:
+        """The activated driver `crash`, `edl`, `fastboot`, `usb` or `download`; UsageError."""
         driver = getattr(self, name)
         if driver is None:
             raise UsageError(
@@ -136,6 +137,13 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
     def _wait_mode(self, mode: Mode, what: str) -> None:
         self.usb.wait_for(frozenset({mode}), self.boot_deadline_s, what)
 
+    def wait_crash(self) -> None:
+        """Wait for crash mode after a panic that was wanted; raises DeadlineError."""
+        self.shell.fresh_boot()
+        self.driver("usb")
+        self._wait_mode(Mode.CRASH, "crash mode after the panic")
+        self.status = Status.crash
+
     def _save_found_crash(self, before: Status) -> None:
         """Save the memory of a board that somebody else's crash has left in crash mode."""
         if before is not Status.unknown or self.rescue_to is None or self.crash is None:
@@ -143,20 +151,20 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         if self.switch.is_on() is False or self._mode() is not Mode.CRASH:
             return
         folder = self.rescue_to / f"crash-{time.strftime('%Y%m%d-%H%M%S')}"
-        self._driver("crash").dump(folder)
+        self.driver("crash").dump(folder)
         self.rescued.append(folder)
 
     def _to_mode(self, wanted: Status, before: Status) -> None:
         self._listen()
         mode = _MODES[wanted]
-        self._driver("usb")
+        self.driver("usb")
         now = None if self.switch.is_on() is False else self._mode()
         if now is mode:
             return
         if wanted is Status.crash:
             self._to_crash(before)
         elif now is Mode.FASTBOOT and wanted is Status.edl:
-            self._driver("fastboot").run("oem", "reboot-edl")
+            self.driver("fastboot").run("oem", "reboot-edl")
             self._wait_mode(mode, "EDL after `oem reboot-edl`")
         elif wanted.value in self.keys and not self._warm(wanted):
             self._by_key(wanted)
@@ -189,7 +197,7 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
 
     def _to_crash(self, before: Status) -> None:
         self._to_shell(before)
-        self._driver("download").set(True)
+        self.driver("download").set(True)
         self.console.mark()
         self.console.write(b"echo c > /proc/sysrq-trigger\n")
         self.shell.fresh_boot()
@@ -199,11 +207,11 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         """Have a boot program reset the board; False when it cannot or does not."""
         try:
             if mode is Mode.CRASH and self.crash is not None:
-                self._driver("crash").reset()
+                self.driver("crash").reset()
             elif mode is Mode.EDL and self.edl is not None:
-                self._driver("edl").reset()
+                self.driver("edl").reset()
             elif mode is Mode.FASTBOOT and self.fastboot is not None:
-                self._driver("fastboot").run("reboot")
+                self.driver("fastboot").run("reboot")
             else:
                 return False
         except BenchError:
@@ -214,6 +222,8 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self._listen()
         switch = self.switch
         running = before is not Status.off and switch.is_on() is not False
+        if running and before is Status.shell and self.shell.answers(_ANSWER_DEADLINE_S):
+            return
         mode = self._mode() if running else None
         if mode is not None:
             self._save_found_crash(before)

@@ -76,10 +76,8 @@ def _normal(data: bytes, record: bytes) -> bytes:
     """``data`` without what pstorefs puts behind the record."""
     if data[: len(record)] == record and _ECC_LINE.fullmatch(data, len(record)):
         return record
-    match = None
-    for match in _ECC_LINE.finditer(data):
-        pass
-    return data[: match.start()] if match is not None and match.end() == len(data) else data
+    lines = list(_ECC_LINE.finditer(data))
+    return data[: lines[-1].start()] if lines and lines[-1].end() == len(data) else data
 
 
 def _intact(data: bytes) -> bool:
