@@ -18,6 +18,7 @@ from farm.virtual.sahara_device import Memory
 from farm.virtual.usb_device import Device
 
 _PAYLOAD_BYTES = 1 << 20
+_GOODBYE_S = 0.3
 _PEEK_LIMIT_BYTES = 1 << 16
 _PEEK_LINE_BYTES = 256
 _FUNCTIONS = (
@@ -88,7 +89,7 @@ class FirehoseDevice:
     def _respond(self, device: Device, value: str, **attributes: Any) -> None:
         words = "".join(f' {name}="{text}"' for name, text in attributes.items())
         self._say(device, f'<response value="{value}"{words} />')
-        if device.faults.log_after:
+        if device.faults.log_after and attributes.get("rawmode") != "true":
             self._log(device, "a word after the response")
 
     # -- commands
@@ -238,5 +239,5 @@ class FirehoseDevice:
         self._log(device, f"INFO: Calling handler for power {value}")
         self._respond(device, "ACK", rawmode="false")
         self._ended = True
-        device.to_host.wait_idle(2.0)
+        device.to_host.wait_idle(_GOODBYE_S)
         self._on_power(value)

@@ -18,6 +18,7 @@ IMAGE_PROGRAMMER = 13
 ELF_MAGIC = b"\x7fELF"
 _IMAGE_PIECE_BYTES = 4096
 _DATA_PIECE_BYTES = 1 << 20
+_GOODBYE_S = 0.3
 _TABLE_ADDRESS = 0x0146_B000
 _PROGRAMMER_LIMIT_BYTES = 4 << 20
 
@@ -125,7 +126,7 @@ class SaharaDevice:
         if command == 0x07:
             device.send(struct.pack("<2I", 0x08, 0x08))
             self._ended = True
-            device.to_host.wait_idle(1.0)
+            device.to_host.wait_idle(_GOODBYE_S)
             self._on_reset()
         elif command == 0x13 and not device.faults.narrow:
             return

@@ -17,7 +17,7 @@ from farm.virtual.usb_pipe import BulkPipe, UnpluggedError
 
 EP_IN = 0x81
 EP_OUT = 0x01
-_LAST_TRANSFER_DEADLINE_S = 2.0
+_LAST_TRANSFER_DEADLINE_S = 0.1
 _RATE_SLICE_BYTES = 1 << 16
 
 
@@ -159,7 +159,9 @@ class Device:
     def _paced(self, piece: bytes) -> None:
         left = self.faults.left_to_unplug(self._moved_bytes)
         if left is not None and left < len(piece):
-            self.to_host.put(piece[:left])
+            # A packet that is cut off is dropped by the host: only whole ones count.
+            if whole := left - left % self.face.packet_bytes:
+                self.to_host.put(piece[:whole])
             self._moved_bytes += left
             self.to_host.wait_idle(_LAST_TRANSFER_DEADLINE_S)
             self._pull()
