@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(shell for p in python3 python3.13 python3.12 python3.11 
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
 VENV := .venv
 # What the kernel build, the virtual board and the virtual environment need on Debian 12.
-PACKAGES := linux-source-6.12 qemu-system-arm umockdev fastboot qdl libusb-1.0-0 gcc-aarch64-linux-gnu gcc make flex bison bc perl \
+PACKAGES := linux-source-6.12 qemu-system-arm umockdev fastboot qdl mkbootimg libusb-1.0-0 gcc-aarch64-linux-gnu gcc make flex bison bc perl \
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
