@@ -13,17 +13,7 @@ from farm.bench.pstorefs import LIST_SCRIPT, Listing, parse_listing
 from farm.bench.shell import BoardShell
 from farm.errors import BenchError, FormatError, UsageError
 from farm.formats.table import Table, parse_table
-from farm.model import (
-    Finding,
-    FindingKind,
-    Manifest,
-    ManifestDevice,
-    ManifestRegion,
-    Ramoops,
-    RegionKind,
-    Subject,
-    Verdict,
-)
+from farm.model import Manifest, ManifestDevice, ManifestRegion, Ramoops, RegionKind
 from farm.scenarios import Scenario, Trigger
 
 TABLE = "/sys/kernel/debug/panicdump/table"
@@ -48,6 +38,17 @@ _MOUNT_DEBUGFS = (
     "for f in /sys/kernel/debug/*; do break; done; "
     '[ -e "$f" ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null\n'
 )
+
+_PREFLIGHT = f"""\
+cd /proc/sys/kernel
+[ -e sysrq ] && echo 1 > sysrq
+# A shell reads byte by byte, and of a number here gets the first one only.
+read -r x < panic; [ "$x" = 0 ] && echo 1 > panic
+echo 1 > panic_on_oops
+grep . sysrq panic panic_on_oops
+p() {{ grep -q ' /sys/fs/pstore ' /proc/mounts && echo pstore; }}
+p || {{ mount -t pstore pstore /sys/fs/pstore; p; }}
+[ -e {LKDTM} ] && echo lkdtm"""
 
 # ramoops does not write the ECC size of a device tree back into its module parameter.
 _SCRIPTS = {
@@ -169,21 +170,23 @@ def _devices(table: Table) -> tuple[ManifestDevice, ...]:
     )
 
 
-def read_manifest(
-    shell: BoardShell, board: str, scenario: str, nonce: int | None = None
-) -> Manifest:
-    """Read all that judging needs to know of the live board, in one round trip.
+def arm(shell: BoardShell, board: str, scenario: Scenario, nonce: int) -> Manifest:
+    """Make the board ready for ``scenario``, and read what judging needs to know of it.
 
-    Raises UsageError when the kernel has no panicdump, FormatError (offset: line) for a malformed
-    table, BenchError for the rest.
+    All in one round trip: enables sysrq, and panic= and panic_on_oops where they are off; mounts
+    debugfs and pstore; plants the 64-bit ``nonce`` in the sample devices, if there are any. Raises
+    UsageError when the kernel lacks panicdump or what the scenario needs, FormatError (offset:
+    line) for a malformed table, BenchError for the rest.
     """
-    found = _sections(shell, _SCRIPTS, "reading the manifest")
+    scripts = {"preflight": _PREFLIGHT, "nonce": _nonce_script(nonce), **_SCRIPTS}
+    found = _sections(shell, scripts, "arming")
     release, build_id = parse_identity(found["identity"])
+    _check_preflight(set(found["preflight"].splitlines()), scenario)
     table = _parse_table(found["table"], board, release)
     return Manifest(
         board=board,
-        scenario=scenario,
-        nonce=nonce,
+        scenario=scenario.name,
+        nonce=_planted(found["nonce"].strip(), nonce),
         boot_id=table.boot_id,
         sequence=table.sequence,
         enabled=table.enabled,
@@ -202,10 +205,43 @@ def read_manifest(
     )
 
 
-def read_identity(shell: BoardShell) -> tuple[str, str | None]:
-    """(release, build id in hex or None) of the running kernel, with or without panicdump."""
-    scripts = {"identity": _SCRIPTS["identity"]}
-    return parse_identity(_sections(shell, scripts, "reading the kernel's identity")["identity"])
+def _check_preflight(said: set[str], scenario: Scenario) -> None:
+    if scenario.trigger is not Trigger.LKDTM and "sysrq:1" not in said:
+        raise UsageError(
+            f"scenario {scenario.name}: the kernel has no sysrq", "Set CONFIG_MAGIC_SYSRQ."
+        )
+    if scenario.trigger is Trigger.LKDTM and "lkdtm" not in said:
+        raise UsageError(
+            f"scenario {scenario.name}: the kernel has no LKDTM: there is no {LKDTM}",
+            "Set CONFIG_LKDTM, or take `lkdtm` off the board's features.",
+        )
+    if not any(re.fullmatch(r"panic:-?[1-9][0-9]*", line) for line in said):
+        raise BenchError("the board does not reset after a panic: panic= is 0", part="board")
+    if "panic_on_oops:1" not in said:
+        raise BenchError("an oops does not panic the board: panic_on_oops is 0", part="board")
+    if "pstore" not in said:
+        raise UsageError("the kernel has no pstore", "Set CONFIG_PSTORE and CONFIG_PSTORE_RAM.")
+
+
+def _nonce_script(nonce: int) -> str:
+    write = f"echo 0x{nonce:016x} > {NONCE}"
+    return f"if [ -e {NONCE} ]; then\n{write}\nread -r x < {NONCE}; echo reads $x\nfi"
+
+
+def _planted(said: str, nonce: int) -> int | None:
+    """Return the nonce if the board holds it, None without sample devices."""
+    if not said:
+        return None
+    text = said.removeprefix("reads").strip()
+    try:
+        got = int(text, 16)
+    except ValueError:
+        got = None
+    if got != nonce:
+        raise BenchError(
+            f"{NONCE} reads {text[:80]!r} after 0x{nonce:016x} was written", part="board"
+        )
+    return nonce
 
 
 @dataclass(frozen=True)
@@ -229,76 +265,3 @@ def after_panic(shell: BoardShell) -> AfterPanic:
     boot = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", found["state"], re.MULTILINE)
     listing = parse_listing(found["pstore"])
     return AfterPanic(boot[1] if boot else None, release, build_id, listing, found["pmsg"])
-
-
-def plant_nonce(shell: BoardShell, nonce: int) -> int | None:
-    """Plant a 64-bit ``nonce`` in the sample devices and read it back; None if there are none.
-
-    Raises BenchError(part="board") when the board holds another one afterwards.
-    """
-    text = f"0x{nonce:016x}"
-    result = shell.run_script(
-        f"{_MOUNT_DEBUGFS}if [ -e {NONCE} ]; then\n"
-        f"echo {text} > {NONCE}; read -r x < {NONCE}; echo $x\nfi",
-        _DEADLINE_S,
-        what="planting the nonce",
-    ).strip()
-    if not result:
-        return None
-    try:
-        got = int(result, 16)
-    except ValueError:
-        got = None
-    if got != nonce:
-        raise BenchError(f"{NONCE} reads {result[:80]!r} after {text} was written", part="board")
-    return nonce
-
-
-def preflight(
-    shell: BoardShell, scenario: Scenario, manifest: Manifest | None = None
-) -> tuple[Finding, ...]:
-    """See to it that the panic can happen and that the board comes back from it.
-
-    Enables sysrq, and panic= and panic_on_oops where they are off; mounts pstore. Raises
-    UsageError when the kernel lacks what the scenario needs. Returns what is worth knowing, e.g.
-    records that will not all fit.
-    """
-    output = shell.run_script(
-        f"{_MOUNT_DEBUGFS}cd /proc/sys/kernel\n"
-        "[ -e sysrq ] && echo 1 > sysrq\n"
-        # A shell reads byte by byte, and of a number here gets the first one only.
-        'read -r x < panic; [ "$x" = 0 ] && echo 1 > panic\n'
-        "echo 1 > panic_on_oops\n"
-        "grep . sysrq panic panic_on_oops 2>/dev/null\n"
-        "p() { grep -q ' /sys/fs/pstore ' /proc/mounts && echo pstore; }\n"
-        "p || { mount -t pstore pstore /sys/fs/pstore 2>/dev/null; p; }\n"
-        f"[ -e {LKDTM} ] && echo lkdtm\n:",
-        _DEADLINE_S,
-        what="the preflight",
-    )
-    said = set(output.splitlines())
-    if scenario.trigger is not Trigger.LKDTM and "sysrq:1" not in said:
-        raise UsageError(
-            f"scenario {scenario.name}: the kernel has no sysrq", "Set CONFIG_MAGIC_SYSRQ."
-        )
-    if scenario.trigger is Trigger.LKDTM and "lkdtm" not in said:
-        raise UsageError(
-            f"scenario {scenario.name}: the kernel has no LKDTM: there is no {LKDTM}",
-            "Set CONFIG_LKDTM, or take `lkdtm` off the board's features.",
-        )
-    resets = any(re.fullmatch(r"panic:-?[1-9][0-9]*", line) for line in said)
-    if not resets or "panic_on_oops:1" not in said:
-        raise BenchError("the board does not reset after a panic: panic= is 0", part="board")
-    if "pstore" not in said:
-        raise UsageError("the kernel has no pstore", "Set CONFIG_PSTORE and CONFIG_PSTORE_RAM.")
-    if manifest is None or manifest.needed_bytes <= manifest.capacity_bytes:
-        return ()
-    return (
-        Finding(
-            subject=Subject.BOARD,
-            kind=FindingKind.OVERFLOW,
-            verdict=Verdict.PASS,
-            message=f"the records may need {manifest.needed_bytes} bytes, "
-            f"there is room for {manifest.capacity_bytes}",
-        ),
-    )

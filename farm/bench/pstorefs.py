@@ -1,8 +1,8 @@
 """pstore on the board: what lies there, read back over the console, and removed.
 
-A file travels as chunks, small ones several together, gzip-compressed (RFC 1952, whose CRC-32 and
-length prove them), in base64 between two marks, so that what is damaged or lost is asked for again
-by itself. The board needs dd, base64, sha256sum and stat; without gzip it goes plain with its MD5.
+Files travel as chunks, several together, gzip-compressed (RFC 1952, whose CRC-32 and length prove
+them), in base64 between two marks; what is damaged or lost is asked for again, chunk by chunk. The
+board needs dd, base64, sha256sum and stat; without gzip it goes plain with its MD5.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from farm.bench.shell import PANIC_PATTERN, BoardShell
@@ -27,6 +28,8 @@ from farm.model import Capture, OldRecord
 FOLDER = "/sys/fs/pstore"
 PREFIX = "panicdump-"
 CHUNK_BYTES = 1 << 16
+# What may have to be sent again when a transfer is damaged or the line is lost.
+TRANSFER_BYTES = 3 << 15
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 Progress = Callable[[int, int], None]
@@ -64,8 +67,8 @@ h() { printf '\\n%s-%s %s\\n' FIRST SECOND $1; }
 t() { printf '%s+%s %s %s\\n' FIRST SECOND $1 $2; }
 """
 
-# What one transfer holds: (number of the file, number of the chunk), small files several at once,
-# for each transfer costs the board three processes.
+# What one transfer holds: (number of the file, number of the chunk), several at once at first, for
+# each transfer costs the board three processes.
 _Transfer = list[tuple[int, int]]
 
 
@@ -234,13 +237,13 @@ def _sha256(path: Path) -> str:
 
 
 def _decoded(text: bytes, check: bytes, has_gzip: bool) -> bytes | None:
-    """One chunk's bytes, None when they are damaged."""
+    """One transfer's bytes, None when they are damaged."""
     try:
         data = base64.b64decode(b"".join(text.split()), validate=True)
         if has_gzip:
             unpacker = zlib.decompressobj(wbits=31)
-            # A chunk that unpacks to more than it can hold is damaged or hostile.
-            data = unpacker.decompress(data, CHUNK_BYTES + 1)
+            # What unpacks to more than it can hold is damaged or hostile.
+            data = unpacker.decompress(data, TRANSFER_BYTES + 1)
             return data if unpacker.eof else None
     except (binascii.Error, ValueError, zlib.error):
         return None
@@ -296,21 +299,29 @@ class _Reader:
         for number, one in enumerate(self._files):
             for at in one.missing:
                 size = one.chunk_size_bytes(at)
-                if one.file.chunks == 1 and together and size <= room:
+                if together and size <= room:
                     transfers[-1].append((number, at))
                     room -= size
                 else:
                     transfers.append([(number, at)])
-                    room = CHUNK_BYTES - size if one.file.chunks == 1 else 0
+                    room = TRANSFER_BYTES - size
         return transfers
 
     def _source(self, transfer: _Transfer) -> str:
-        """The command that prints a transfer's bytes."""
-        number, at = transfer[0]
-        if self._files[number].file.chunks > 1:
-            name = self._files[number].file.name
-            return f"dd if={name} bs={CHUNK_BYTES} skip={at} count=1"
-        return "cat " + " ".join(self._files[number].file.name for number, _ in transfer)
+        """The command that prints a transfer's bytes, with as few processes as may be."""
+        commands: list[str] = []
+        whole: list[str] = []
+        for number, chunks in groupby(transfer, key=lambda piece: piece[0]):
+            file = self._files[number].file
+            wanted = [at for _, at in chunks]
+            if len(wanted) == file.chunks:
+                whole.append(file.name)
+                continue
+            commands += [f"cat {' '.join(whole)}"] if whole else []
+            whole = []
+            commands += [f"dd if={file.name} bs={CHUNK_BYTES} skip={at} count=1" for at in wanted]
+        commands += [f"cat {' '.join(whole)}"] if whole else []
+        return commands[0] if len(commands) == 1 else f"{{ {'; '.join(commands)}; }}"
 
     def _fetch(self, transfers: list[_Transfer], left_s: Callable[[], float]) -> None:
         first, second = secrets.token_hex(4), secrets.token_hex(4)

@@ -20,7 +20,7 @@ from typing import Self
 
 from farm.bench.environment import Bench, open_bench, read_options
 from farm.bench.inject import inject, watch_panic, watch_reset
-from farm.bench.manifest import plant_nonce, preflight, read_manifest
+from farm.bench.manifest import arm
 from farm.bench.pstorefs import PREFIX, collect_pstorefs, unlink_records
 from farm.bench.strategy import Status
 from farm.errors import BenchError, FarmError, FormatError
@@ -132,9 +132,7 @@ def panic_cycle(
         if not running:
             evidence.board_s += time.monotonic() - before
     with stage("arm"):
-        preflight(shell, scenario)
-        nonce = plant_nonce(shell, secrets.randbits(64))
-        evidence.manifest = read_manifest(shell, options.board, scenario.name, nonce)
+        evidence.manifest = arm(shell, options.board, scenario, secrets.randbits(64))
         if flashed is not None:
             check(flashed, evidence.manifest)
         raw = None
@@ -147,14 +145,14 @@ def panic_cycle(
                 evidence.channels,
                 lambda channel: progress.stage("collect", channel),
             )
-        old = evidence.manifest.old_records
-        if records := [one for one in old if one.sha256]:
-            progress.stage("arm", f"{len(records)} records from before are kept aside")
-            collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
-        if not keep_records:
-            unlink_records(shell, [one.name for one in old])
         if needs_crash_mode(channels):
             bench.strategy.driver("download").set(True)
+        # What is not panicdump's is left to who may want it.
+        if old := [one.name for one in evidence.manifest.old_records if one.sha256]:
+            progress.stage("arm", f"{len(old)} records from before are kept aside")
+            collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
+            if not keep_records:
+                unlink_records(shell, old)
         if before_panic:
             shell.run_script(before_panic, options.deadlines_s.script, what="--before-panic")
     with stage("panic", scenario.name):

@@ -3,15 +3,15 @@ from __future__ import annotations
 import base64
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from farm.bench import manifest
 from farm.bench.environment import Bench
-from farm.bench.manifest import build_id_of_notes, parse_identity, plant_nonce, read_manifest
-from farm.errors import BenchError, FormatError, UsageError
+from farm.bench.manifest import arm, build_id_of_notes, parse_identity
+from farm.errors import BenchError, FarmError, FormatError, UsageError
 from farm.model import RegionKind
+from farm.scenarios import scenario_named
 
 BOOT_ID = "12345678-9abc-4def-8123-456789abcdef"
 TABLE = f"""\
@@ -34,6 +34,8 @@ def note(name: bytes, kind: int, desc: bytes) -> bytes:
     return struct.pack("<III", len(name), len(desc), kind) + padded(name) + padded(desc)
 
 
+SYSRQ = scenario_named("sysrq-c")
+READY = ("sysrq:1", "panic:1", "panic_on_oops:1", "pstore", "lkdtm")
 NOTES = note(b"Linux\0", 257, b"\1") + note(b"GNU\0", 3, bytes(range(20)))
 
 
@@ -56,6 +58,8 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "pstore").mkdir()
     (root / "pstore" / "panicdump-ramoops-0").write_bytes(b"old")
     monkeypatch.setattr(manifest, "NONCE", str(root / "nonce"))
+    # The real one would change how this computer panics.
+    monkeypatch.setattr(manifest, "_PREFLIGHT", "printf '%s\\n' " + " ".join(READY))
     scripts = {
         name: script.replace("/sys/kernel/notes", str(root / "notes"))
         .replace(manifest.TABLE, str(root / "table"))
@@ -70,7 +74,7 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_manifest_says_what_the_board_says(shell_bench: Bench, sysfs: Path) -> None:
-    got = read_manifest(shell_bench.shell, "fake", "sysrq-c", 7)
+    got = arm(shell_bench.shell, "fake", SYSRQ, 7)
     assert (got.board, got.scenario, got.nonce) == ("fake", "sysrq-c", 7)
     assert (got.boot_id, got.sequence, got.enabled) == (BOOT_ID, 2, True)
     assert (got.format, got.on_overflow, got.backend) == ("elf", "skip", "ramoops")
@@ -95,7 +99,7 @@ def test_the_manifest_says_what_the_board_says(shell_bench: Bench, sysfs: Path) 
 def test_the_device_tree_knows_the_ecc_size_better(shell_bench: Bench, sysfs: Path) -> None:
     script = "echo ' 00 00 00 20'"
     manifest._SCRIPTS["dtecc"] = script
-    got = read_manifest(shell_bench.shell, "fake", "sysrq-c")
+    got = arm(shell_bench.shell, "fake", SYSRQ, 7)
     assert got.ramoops is not None
     assert got.ramoops.ecc_size_bytes == 32
 
@@ -105,39 +109,62 @@ def test_a_kernel_without_panicdump_is_named_and_what_to_do(
 ) -> None:
     (sysfs / "table").unlink()
     with pytest.raises(UsageError, match="has no panicdump") as caught:
-        read_manifest(shell_bench.shell, "fake", "sysrq-c")
+        arm(shell_bench.shell, "fake", SYSRQ, 7)
     assert "CONFIG_PANICDUMP" in caught.value.next_step
 
 
 def test_a_cut_table_is_told_with_its_line(shell_bench: Bench, sysfs: Path) -> None:
     (sysfs / "table").write_text(TABLE.partition("region device=3 index=1")[0])
     with pytest.raises(FormatError) as caught:
-        read_manifest(shell_bench.shell, "fake", "sysrq-c")
+        arm(shell_bench.shell, "fake", SYSRQ, 7)
     assert caught.value.offset == 5
 
 
 def test_a_board_without_ramoops(shell_bench: Bench, sysfs: Path) -> None:
     for file in (sysfs / "parameters").iterdir():
         file.unlink()
-    assert read_manifest(shell_bench.shell, "fake", "sysrq-c").ramoops is None
+    assert arm(shell_bench.shell, "fake", SYSRQ, 7).ramoops is None
 
 
 def test_the_nonce_is_planted_and_read_back(shell_bench: Bench, sysfs: Path) -> None:
     nonce = 0x0123456789ABCDEF
-    assert plant_nonce(shell_bench.shell, nonce) == nonce
+    assert arm(shell_bench.shell, "fake", SYSRQ, nonce).nonce == nonce
     assert (sysfs / "nonce").read_text().strip() == "0x0123456789abcdef"
     (sysfs / "nonce").unlink()
-    assert plant_nonce(shell_bench.shell, nonce) is None
+    assert arm(shell_bench.shell, "fake", SYSRQ, nonce).nonce is None
 
 
-def test_a_nonce_that_does_not_stick(board: Any, shell_bench: Bench, sysfs: Path) -> None:
+@pytest.mark.parametrize("target", ["/dev/null", "/proc/sys/kernel/osrelease"])
+def test_a_nonce_that_does_not_stick(shell_bench: Bench, sysfs: Path, target: str) -> None:
     (sysfs / "nonce").unlink()
-    (sysfs / "nonce").symlink_to("/dev/null")
-    assert plant_nonce(shell_bench.shell, 5) is None
-    (sysfs / "nonce").unlink()
-    (sysfs / "nonce").symlink_to("/proc/sys/kernel/osrelease")
-    with pytest.raises(BenchError):
-        plant_nonce(shell_bench.shell, 5)
+    (sysfs / "nonce").symlink_to(target)
+    with pytest.raises(BenchError, match="after 0x0000000000000005 was written"):
+        arm(shell_bench.shell, "fake", SYSRQ, 5)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "scenario", "fault", "words"),
+    [
+        ("sysrq:1", "break-c", UsageError, "has no sysrq"),
+        ("lkdtm", "lkdtm-bug", UsageError, "has no LKDTM"),
+        ("panic:1", "sysrq-c", BenchError, "does not reset after a panic"),
+        ("panic_on_oops:1", "lkdtm-bug", BenchError, "an oops does not panic"),
+        ("pstore", "sysrq-c", UsageError, "has no pstore"),
+    ],
+)
+def test_what_a_panic_needs_is_missed_before_it(
+    shell_bench: Bench,
+    sysfs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: str,
+    scenario: str,
+    fault: type[FarmError],
+    words: str,
+) -> None:
+    said = " ".join(one for one in READY if one != lacking)
+    monkeypatch.setattr(manifest, "_PREFLIGHT", f"printf '%s\\n' {said}")
+    with pytest.raises(fault, match=words):
+        arm(shell_bench.shell, "fake", scenario_named(scenario), 7)
 
 
 def test_build_ids() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from farm.bench.environment import Bench
 from farm.bench.inject import inject, watch_panic, watch_reset
-from farm.bench.manifest import plant_nonce, preflight, read_manifest
+from farm.bench.manifest import arm
 from farm.bench.pstorefs import unlink_records
 from farm.model import Manifest, PanicAccount
 from farm.scenarios import scenario_named
@@ -43,9 +43,7 @@ def panicked(bench: Bench, name: str) -> tuple[Manifest, PanicAccount]:
     """Panic the board with ``NONCE`` planted; old records are removed before."""
     scenario = scenario_named(name)
     bench.ensure_shell()
-    preflight(bench.shell, scenario)
-    nonce = plant_nonce(bench.shell, NONCE)
-    manifest = read_manifest(bench.shell, "bench", name, nonce)
+    manifest = arm(bench.shell, "bench", scenario, NONCE)
     unlink_records(bench.shell, [one.name for one in manifest.old_records])
     deadlines = bench.options.deadlines_s
     injection = inject(scenario, bench.console, bench.shell)
