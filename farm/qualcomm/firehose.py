@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 from farm.errors import BenchError, DeadlineError
-from farm.qualcomm.transport import Pipe, RefusedError, Transport, ViolationError
+from farm.qualcomm.transport import Bytes, Pipe, RefusedError, Transport, ViolationError
 
 STEP_DEADLINE_S = 10.0
 STORAGE_DEADLINE_S = 30.0
@@ -60,7 +60,7 @@ class Documents:
 
     buffered: bytearray = field(default_factory=bytearray)
 
-    def feed(self, data: bytes | bytearray) -> None:
+    def feed(self, data: Bytes) -> None:
         """Add what came."""
         self.buffered += data
 

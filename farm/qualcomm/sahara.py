@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import ClassVar, TypeVar
 
 from farm.errors import BenchError, DeadlineError
-from farm.qualcomm.transport import Pipe, RefusedError, Transport, ViolationError
+from farm.qualcomm.transport import Bytes, Pipe, RefusedError, Transport, ViolationError
 
 _HEADER = struct.Struct("<2I")
 
@@ -296,7 +296,7 @@ class NotAPacketError(ValueError):
     """Bytes that are no Sahara packet."""
 
 
-def parse(data: bytes | bytearray) -> Packet:
+def parse(data: Bytes) -> Packet:
     """The packet that ``data`` is, all of it; raises NotAPacketError that says what is wrong."""
     if len(data) < _HEADER.size:
         raise NotAPacketError(f"{len(data)} bytes are no packet")
@@ -312,7 +312,7 @@ def parse(data: bytes | bytearray) -> Packet:
     return kind(*kind.BODY.unpack_from(data, _HEADER.size))
 
 
-def refusal_at_end(data: bytes | bytearray | memoryview) -> EndOfImage | None:
+def refusal_at_end(data: Bytes | memoryview) -> EndOfImage | None:
     """The END_OF_IMAGE with a status other than 0 that ``data`` ends with; None if none does."""
     size = _HEADER.size + EndOfImage.BODY.size
     if len(data) < size:
@@ -442,13 +442,10 @@ class Sahara:
 
         Raises RefusedError with the offset from ``address``, DeadlineError, UsbLostError.
         """
-        buffer = bytearray(min(length, chunk_bytes))
         done = 0
         while done < length:
             count = min(chunk_bytes, length - done)
-            view = memoryview(buffer)[:count]
-            self._read_piece(address + done, view, done)
-            sink(view)
+            sink(self._read_piece(address + done, count, done))
             done += count
 
     def read(self, address: int, length: int) -> bytes:
@@ -459,24 +456,37 @@ class Sahara:
         self.read_into(address, length, data.extend, chunk_bytes=CHUNK_BYTES)
         return bytes(data)
 
-    def _read_piece(self, address: int, view: memoryview, base: int) -> None:
-        step = f"reading {len(view)} bytes at {address:#x}"
+    def _read_piece(self, address: int, length: int, base: int) -> memoryview:
+        step = f"reading {length} bytes at {address:#x}"
         kind = MemoryRead64 if self._wide else MemoryRead
-        if not self._wide and address + len(view) > 1 << 32:
+        if not self._wide and address + length > 1 << 32:
             raise RefusedError(
                 self.pipe.name, step, "the device reads 32-bit addresses only", offset=base
             )
-        self._send(kind(address, len(view)), step)
-        got = 0
-        while got < len(view):
-            data = self.pipe.read(len(view) - got, self._deadline_s, step, offset=base + got)
-            view[got : got + len(data)] = data
-            got += len(data)
-            self._check_refusal(view[:got], len(view), step, base)
+        self._send(kind(address, length), step)
+        first = self.pipe.read(length, self._deadline_s, step, offset=base)
+        # Nearly always the piece comes whole, and is handed on as it is.
+        view = memoryview(first)
+        if len(first) < length:
+            view = self._rest(view, length, step, base)
         if refusal_at_end(view) is not None and not self._tail_is_data(address, view):
             raise RefusedError(
-                self.pipe.name, step, "the data ends with a refusal", offset=base + got - 16
+                self.pipe.name, step, "the data ends with a refusal", offset=base + length - 16
             )
+        return view
+
+    def _rest(self, first: memoryview, length: int, step: str, base: int) -> memoryview:
+        """What comes after a transfer that was shorter than asked for."""
+        view = memoryview(bytearray(length))
+        view[: len(first)] = first
+        got = len(first)
+        self._check_refusal(view[:got], length, step, base)
+        while got < length:
+            data = self.pipe.read(length - got, self._deadline_s, step, offset=base + got)
+            view[got : got + len(data)] = data
+            got += len(data)
+            self._check_refusal(view[:got], length, step, base)
+        return view
 
     def _check_refusal(self, got: memoryview, wanted: int, step: str, base: int) -> None:
         if len(got) == wanted:

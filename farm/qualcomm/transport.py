@@ -6,12 +6,15 @@ Real USB, a recording and a test's device stand behind it alike. Left out: contr
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from farm.errors import BenchError, DeadlineError
 
 PART = "usb"
+# What a transfer comes as: whatever the library below makes of it, without a copy.
+Bytes: TypeAlias = "bytes | bytearray | array[int]"
 
 
 class UsbLostError(BenchError):
@@ -66,7 +69,7 @@ class Transport(Protocol):
     def packet_bytes(self) -> int:
         """The largest packet of the endpoints: 64, 512 or 1024."""
 
-    def read(self, size_bytes: int, deadline_s: float) -> bytes | bytearray:
+    def read(self, size_bytes: int, deadline_s: float) -> Bytes:
         """One transfer of at most ``size_bytes``; empty for a packet of no length.
 
         Raises TimeoutError when nothing came, ConnectionError when the device is gone.
@@ -98,7 +101,7 @@ class Pipe:
 
     def read(
         self, size_bytes: int, deadline_s: float, step: str, *, offset: int | None = None
-    ) -> bytes | bytearray:
+    ) -> Bytes:
         """One transfer; raises DeadlineError, UsbLostError."""
         try:
             data = self.transport.read(size_bytes, deadline_s)
@@ -109,7 +112,7 @@ class Pipe:
         self.received_bytes += len(data)
         return data
 
-    def read_some(self, size_bytes: int, deadline_s: float, step: str) -> bytes | bytearray:
+    def read_some(self, size_bytes: int, deadline_s: float, step: str) -> Bytes:
         """One transfer that is not empty; raises DeadlineError, UsbLostError.
 
         Stray packets of no length are skipped: some devices put one before a transfer, others

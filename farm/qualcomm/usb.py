@@ -13,7 +13,7 @@ import usb.util
 
 from farm.errors import BenchError
 from farm.qualcomm.identity import Identity, Mode, identify
-from farm.qualcomm.transport import PART, UsbLostError
+from farm.qualcomm.transport import PART, Bytes, UsbLostError
 
 _LOST = frozenset({errno.ENODEV, errno.ENOENT, errno.ESHUTDOWN, errno.EIO, errno.EPIPE})
 
@@ -134,11 +134,10 @@ class UsbTransport:
                     return int(into[0].bEndpointAddress), int(out[0].bEndpointAddress), size
         raise BenchError(f"{self.name}: the device has no pair of bulk endpoints", part=PART)
 
-    def read(self, size_bytes: int, deadline_s: float) -> bytes | bytearray:
-        """One transfer; raises TimeoutError, ConnectionError."""
+    def read(self, size_bytes: int, deadline_s: float) -> Bytes:
+        """One transfer, as the array of bytes that pyusb makes; TimeoutError, ConnectionError."""
         try:
-            # pyusb hands out an array; its buffer is taken over without a copy.
-            return self._device.read(self._in, size_bytes, max(1, int(deadline_s * 1000))).tobytes()  # type: ignore[no-any-return]  # pyusb has no types
+            return self._device.read(self._in, size_bytes, max(1, int(deadline_s * 1000)))  # type: ignore[no-any-return]  # pyusb has no types
         except usb.core.USBTimeoutError as error:
             raise TimeoutError from error
         except usb.core.USBError as error:

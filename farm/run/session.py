@@ -158,7 +158,7 @@ def panic_cycle(
     with stage("panic", scenario.name):
         injection = inject(scenario, bench.console, shell)
         panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
-    if raw is not None and needs_crash_mode(channels) and (panic.line or panic.boot):
+    if raw is not None and needs_crash_mode(channels) and panic.line:
         with stage("collect", "crash mode"):
             bench.strategy.wait_crash()
             raw.in_crash_mode(channels)
