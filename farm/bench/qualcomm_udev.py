@@ -6,6 +6,7 @@ resources are always available, and what the board shows is asked for when it is
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attr
@@ -18,7 +19,11 @@ from farm.qualcomm.identity import identify
 
 def _interfaces(device: Any) -> list[tuple[int, int, int, int]]:
     """The interfaces of the device's configuration, out of its raw descriptors."""
-    raw = device.attributes.get("descriptors") or b""
+    try:
+        # libudev ends an attribute at its first NUL byte.
+        raw = Path(device.sys_path, "descriptors").read_bytes()
+    except OSError:
+        return []
     found = []
     at = 0
     while at + 2 <= len(raw) and raw[at] >= 2:

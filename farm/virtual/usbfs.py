@@ -441,6 +441,7 @@ class Tree:
         folder = self._devices(port.bus) / port.name
         interface = folder / f"{port.name}:1.0"
         interface.mkdir(parents=True, exist_ok=True)
+        rules = self._found_by_rules(port, device)
         product = f"{face.vendor:x}/{face.product:x}/0"
         texts = {
             "manufacturer": face.manufacturer,
@@ -472,6 +473,7 @@ class Tree:
                         f"PRODUCT={product}",
                         f"BUSNUM={port.bus:03d}",
                         f"DEVNUM={port.address:03d}",
+                        *rules,
                     ]
                 ),
             },
@@ -494,7 +496,6 @@ class Tree:
         )
         for place in (folder, interface):
             self._link(place / "subsystem", self.root / "sys/bus/usb")
-        self._udev_data(port, face.serial_text, face.product_text, face.vendor, face.product)
         node = self.root / "dev" / port.node
         node.parent.mkdir(parents=True, exist_ok=True)
         node.write_bytes(b"")
@@ -509,20 +510,17 @@ class Tree:
         self._link(self.root / f"sys/bus/usb/devices/{interface.name}", interface)
         # Last: from here on a host finds it.
         self._link(self.root / f"sys/bus/usb/devices/{port.name}", folder)
-        self._event("add", port, product)
+        self._event("add", port, product, rules)
 
-    def _udev_data(self, port: Port, serial: str, model: str, vendor: int, product: int) -> None:
+    def _found_by_rules(self, port: Port, device: Device) -> list[str]:
         """What udev's rules would have found out: labgrid matches by such properties."""
-        data = self.root / "run/udev/data"
-        data.mkdir(parents=True, exist_ok=True)
-        lines = [
-            f"E:ID_VENDOR_ID={vendor:04x}",
-            f"E:ID_MODEL_ID={product:04x}",
-            f"E:ID_MODEL={model.replace(' ', '_')}",
-            f"E:ID_SERIAL_SHORT={serial}",
-            f"E:ID_PATH=platform-panic-farm-hcd-usb-0:{port.port}",
+        face = device.face
+        return [
+            f"ID_VENDOR_ID={face.vendor:04x}",
+            f"ID_MODEL_ID={face.product:04x}",
+            f"ID_PATH=platform-panic-farm-hcd-usb-0:{port.port}",
+            *([f"ID_SERIAL_SHORT={face.serial_text}"] if face.serial_text else []),
         ]
-        (data / f"c189:{port.minor}").write_text("\n".join(lines) + "\n")
 
     def unplug(self, port: Port, product: str) -> None:
         """Take a device away; safe to do twice."""
@@ -532,7 +530,7 @@ class Tree:
         for link in (port.name, f"{port.name}:1.0"):
             (devices / link).unlink(missing_ok=True)
         if there:
-            self._event("remove", port, product)
+            self._event("remove", port, product, [])
         for place in (folder / f"{port.name}:1.0", folder):
             if place.is_dir():
                 for file in place.iterdir():
@@ -541,7 +539,6 @@ class Tree:
                 place.rmdir()
         (self.root / "dev" / port.node).unlink(missing_ok=True)
         (self.root / "dev/.node" / port.node.replace("/", "_")).unlink(missing_ok=True)
-        (self.root / f"run/udev/data/c189:{port.minor}").unlink(missing_ok=True)
         self.socket_path(port).unlink(missing_ok=True)
 
     def sweep(self, bus: int, port: int) -> None:
@@ -553,7 +550,7 @@ class Tree:
             return
         self.unplug(Port(bus, port, address), "0/0/0")
 
-    def _event(self, action: str, port: Port, product: str) -> None:
+    def _event(self, action: str, port: Port, product: str, rules: list[str]) -> None:
         self._sequence += 1
         path = f"/devices/platform/panic-farm-hcd/usb{port.bus}/{port.name}"
         properties = [
@@ -568,6 +565,7 @@ class Tree:
             f"PRODUCT={product}",
             f"BUSNUM={port.bus:03d}",
             f"DEVNUM={port.address:03d}",
+            *rules,
         ]
         body = "".join(f"{one}\0" for one in properties).encode()
         head = struct.pack("=8s", b"libudev\0") + struct.pack(">I", 0xFEED_CAFE)
