@@ -80,12 +80,10 @@ class BusPort:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        root = bus_root()
-        root.mkdir(mode=0o700, exist_ok=True)
         self._trees = [Tree(own_folder(name)), Tree(shared_folder())]
-        for tree in self._trees:
-            tree.prepare()
         with self._turn():
+            for tree in self._trees:
+                tree.prepare()
             self.port = self._take_port()
             self._sweep()
 
@@ -96,11 +94,28 @@ class BusPort:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        descriptor = os.open(bus_root() / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._locked()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _locked() -> int:
+        """The held lock; the last board to leave takes the folder away, and the lock with it."""
+        while True:
+            bus_root().mkdir(mode=0o700, exist_ok=True)
+            file = bus_root() / "turn"
+            try:
+                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                if os.fstat(descriptor).st_ino == file.stat().st_ino:
+                    return descriptor
+            except FileNotFoundError:
+                pass
             os.close(descriptor)
 
     def _take_port(self) -> int:
@@ -145,3 +160,5 @@ class BusPort:
         with self._turn():
             (bus_root() / f"port-{self.port}").unlink(missing_ok=True)
             shutil.rmtree(own_folder(self._name), ignore_errors=True)
+            if not any(bus_root().glob("port-*")):
+                shutil.rmtree(bus_root(), ignore_errors=True)
