@@ -20,7 +20,7 @@ from farm.decode.describe import (
     describe_zone,
 )
 from farm.errors import FormatError, UsageError
-from farm.formats.contents import Contents, decode_contents
+from farm.formats.contents import Contents, Walk, decode_contents
 from farm.formats.layout import Damage, flag_names
 from farm.formats.ramoops import (
     PANICDUMP_SIGNATURE,
@@ -347,6 +347,8 @@ def _show_contents(console: Console, contents: Contents) -> None:
         f"{contents.used_bytes:,} of {contents.capacity_bytes:,} bytes used, "
         f"on overflow {contents.on_overflow.name.lower()}"
     )
+    if contents.walk is not Walk.COMPLETE:
+        title += ", cut short: devices that were not reached may have records"
     heads = ["id", "driver", "device", "outcome", "record", "needed", "saved", "error"]
     _table(console, title, heads, rows)
     _show_damages(console, contents.damages)

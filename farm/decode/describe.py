@@ -28,6 +28,7 @@ def _region(region: Region) -> dict[str, Any]:
         "va": f"{region.va:#x}",
         "pa": None if region.pa is None else f"{region.pa:#x}",
         "size_bytes": region.size_bytes,
+        "note_type": region.note_type,
         "offset": region.offset,
         "saved_bytes": region.saved_bytes,
         "flags": [name.lower() for name in flag_names(region.flags)],
@@ -81,6 +82,7 @@ def describe_contents(contents: Contents) -> dict[str, Any]:
         "capacity_bytes": contents.capacity_bytes,
         "used_bytes": contents.used_bytes,
         "format": contents.format.name.lower(),
+        "walk": contents.walk.name.lower(),
         "entries": [
             {
                 "device_id": entry.device_id,

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from farm.errors import FormatError
 from farm.formats.layout import Damage, OpenEnum, StructTable, printable
 
-__all__ = ["Contents", "ContentsEntry", "OnOverflow", "Outcome", "RecordFormat", "decode_contents"]
+__all__ = [
+    "Contents",
+    "ContentsEntry",
+    "OnOverflow",
+    "Outcome",
+    "RecordFormat",
+    "Walk",
+    "decode_contents",
+]
 
 NO_INDEX = 0xFFFF_FFFF
 
@@ -26,6 +34,7 @@ CONTENTS = StructTable(
         (24, "Q", "used"),
         (32, "I", "format"),
         (36, "I", "nr_records"),
+        (40, "I", "walk"),
     ),
 )
 ENTRY = StructTable(
@@ -61,6 +70,13 @@ class OnOverflow(OpenEnum):
 
     STOP = 0
     SKIP = 1
+
+
+class Walk(OpenEnum):
+    """Whether the record was written when all devices had been seen to, or earlier."""
+
+    COMPLETE = 0
+    CUT_SHORT = 1
 
 
 class RecordFormat(OpenEnum):
@@ -99,6 +115,8 @@ class Contents:
     """The table; `entries` in walk order, fewer than `nr_devices` when the list was cut.
 
     `capacity_bytes` is what there was for records, `used_bytes` what all took, overhead included.
+    With a `walk` that was cut short, the table is older than some of the records: a device that it
+    calls not reached may have one.
     """
 
     nr_devices: int
@@ -107,6 +125,7 @@ class Contents:
     capacity_bytes: int
     used_bytes: int
     format: RecordFormat
+    walk: Walk
     entries: tuple[ContentsEntry, ...]
     damages: tuple[Damage, ...]
 
@@ -132,7 +151,11 @@ def decode_contents(data: bytes) -> Contents:
         count = max(0, room)
     if head.number("nr_entries") > head.number("nr_devices"):
         damages.append(Damage(4, 8, "more entries than devices"))
-    for field, kind, at in (("on_overflow", OnOverflow, 12), ("format", RecordFormat, 32)):
+    for field, kind, at in (
+        ("on_overflow", OnOverflow, 12),
+        ("format", RecordFormat, 32),
+        ("walk", Walk, 40),
+    ):
         if not kind(head.number(field)).known:
             damages.append(Damage(at, 4, f"{field} {head.number(field)} is unknown"))
 
@@ -163,6 +186,7 @@ def decode_contents(data: bytes) -> Contents:
         capacity_bytes=head.number("capacity"),
         used_bytes=head.number("used"),
         format=RecordFormat(head.number("format")),
+        walk=Walk(head.number("walk")),
         entries=tuple(entries),
         damages=tuple(damages),
     )

@@ -26,7 +26,7 @@ __all__ = [
     "encode_zone",
 ]
 
-BUFFER, REGISTERS, CALLBACK = 1, 2, 3
+BUFFER, REGISTERS, CALLBACK, NOTE = 1, 2, 3, 4
 NAME_TRUNCATED = 8
 EM_AARCH64 = 183
 NO_PA = 2**64 - 1
@@ -34,7 +34,7 @@ NO_PA = 2**64 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRegion:
-    """A region to encode; `kind` is 1 buffer, 2 registers, 3 callback.
+    """A region to encode; `kind` is 1 buffer, 2 registers, 3 callback, 4 note.
 
     `size_bytes` and `crc` follow from the data when None; `pa` None means unknown.
     """
@@ -47,6 +47,7 @@ class NewRegion:
     size_bytes: int | None = None
     width_bytes: int = 0
     stride_bytes: int = 0
+    note_type: int = 0
     flags: int = 0
     error: int = 0
     crc: int | None = None
@@ -141,7 +142,7 @@ def _describe(record: NewRecord, offsets: Sequence[int], record_size: int) -> by
             region.stride_bytes,
             region.error,
             zlib.crc32(region.data) if region.crc is None else region.crc,
-            0,
+            region.note_type,
         )
     return out
 
@@ -150,11 +151,11 @@ def _commit(body: bytes) -> bytes:
     return body + struct.pack("<2IQ", 0x4D434450, zlib.crc32(body), len(body) + 16)
 
 
-def _lay_out(record: NewRecord, begin: int) -> tuple[list[int], bytes]:
+def _lay_out(regions: Sequence[NewRegion], begin: int) -> tuple[list[int], bytes]:
     """Offsets of the regions from `begin` on, and their bytes with padding."""
     offsets = []
     out = bytearray()
-    for region in record.regions:
+    for region in regions:
         offsets.append(begin + len(out))
         out += _pad(region.data, 8)
     return offsets, bytes(out)
@@ -176,7 +177,7 @@ def encode_record(
     """Encode a record, `form` being "elf" or "raw"; the other options are for the ELF form."""
     if form == "raw":
         begin = 192 + 96 * len(record.regions)
-        offsets, data = _lay_out(record, begin)
+        offsets, data = _lay_out(record.regions, begin)
         return _commit(_describe(record, offsets, begin + len(data) + 16) + data)
     if form != "elf":
         raise ValueError(f"form {form!r}, expected elf or raw")
@@ -191,16 +192,37 @@ def encode_record(
     release_note = _note(b"PANICDUMP", 2, release.encode() + b"\0")
     build_note = _note(b"GNU", 3, build_id) if build_id else b""
     own_bytes = 24 + 192 + 96 * len(record.regions) + len(release_note)
-    data_at = (notes_at + own_bytes + len(build_note) + 7) & ~7
-    offsets, data = _lay_out(record, data_at)
+    # What was registered as a note comes behind the others, and not among the data.
+    end = notes_at + own_bytes + len(build_note)
+    registered_notes = b""
+    note_spans: dict[int, tuple[int, int]] = {}
+    for number, region in enumerate(record.regions):
+        if region.kind == NOTE:
+            name = _raw(region.name)[:32].split(b"\0", 1)[0]
+            note = _note(name, region.note_type, region.data)
+            note_spans[number] = (end + len(registered_notes), len(note))
+            registered_notes += note
+    data_at = (end + len(registered_notes) + 7) & ~7
+    others = [region for region in record.regions if region.kind != NOTE]
+    places, data = _lay_out(others, data_at)
+    offsets = []
+    for number, region in enumerate(record.regions):
+        if number in note_spans:
+            at, size = note_spans[number]
+            offsets.append(at + size - len(_pad(region.data, 4)))
+        else:
+            offsets.append(places.pop(0))
 
     # (name, type, address, offset, size, alignment)
     sections = [(b".note.panicdump", 7, 0, notes_at, own_bytes, 4)]
     if build_note:
         where = notes_at + own_bytes
         sections.append((b".note.gnu.build-id", 7, 0, where, len(build_note), 4))
-    for region, offset in zip(record.regions, offsets, strict=True):
+    for number, (region, offset) in enumerate(zip(record.regions, offsets, strict=True)):
         name = _raw(region.name)[:32].split(b"\0", 1)[0]
+        if number in note_spans:
+            sections.append((b".note." + name, 7, 0, *note_spans[number], 4))
+            continue
         sections.append((name, 1, region.va, offset, len(region.data), 1))
     names = b"\0"
     name_at = []
@@ -231,7 +253,7 @@ def encode_record(
         len(sections) + 1,
         len(sections),
     )
-    notes_bytes = own_bytes + len(build_note)
+    notes_bytes = own_bytes + len(build_note) + len(registered_notes)
     out += struct.pack("<2I6Q", 4, 4, notes_at, 0, 0, notes_bytes, notes_bytes, 4)
     for number in loads:
         region, offset = record.regions[number], offsets[number]
@@ -247,7 +269,7 @@ def encode_record(
             8 if (offset - region.va) % 8 == 0 else 1,
         )
     out += _note(b"PANICDUMP", 1, _describe(record, offsets, record_size))
-    out += release_note + build_note
+    out += release_note + build_note + registered_notes
     out = _pad(out, 8) + data
     out = _pad(out + names, 8) + bytes(64)
     for section, name_offset in zip(sections, name_at, strict=True):
@@ -265,12 +287,13 @@ def encode_contents(
     used_bytes: int = 0,
     form: int = 0,
     nr_records: int | None = None,
+    walk: int = 0,
 ) -> bytes:
     """Encode the data of a contents record; counts follow from the entries when None."""
     if nr_records is None:
         nr_records = sum(entry.index is not None for entry in entries)
     out = struct.pack(
-        "<4I2Q2I24x",
+        "<4I2Q3I20x",
         128,
         len(entries),
         len(entries) if nr_devices is None else nr_devices,
@@ -279,6 +302,7 @@ def encode_contents(
         used_bytes,
         form,
         nr_records,
+        walk,
     )
     for entry in entries:
         out += struct.pack(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from farm.formats.contents import ContentsEntry
+from farm.formats.contents import ContentsEntry, Walk
 from farm.judge.dump import Dump
 from farm.judge.names import shown
 from farm.model import CycleInput, Evidence, Finding, FindingKind, Manifest, Subject, Verdict
@@ -31,6 +31,13 @@ class Case:
             return None
         entries = self.dump.contents.contents.entries
         return next((entry for entry in entries if entry.device_id == device_id), None)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the contents record was written before the last device was seen to."""
+        if self.dump.contents is None or self.dump.contents.contents is None:
+            return False
+        return self.dump.contents.contents.walk is not Walk.COMPLETE
 
 
 def board_finding(

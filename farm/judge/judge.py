@@ -107,7 +107,9 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
         devices=tuple(rows),
         findings=tuple(findings),
         corrected_symbols=corrected_symbols(case),
-        used_bytes=records_bytes(case) if contents is None else contents.used_bytes,
+        used_bytes=records_bytes(case)
+        if contents is None or case.cut_short
+        else contents.used_bytes,
         capacity_bytes=case.manifest.capacity_bytes,
     )
 

@@ -7,6 +7,7 @@ damaged or gone: the CRC of an intact record proves that the block lies outside 
 
 from __future__ import annotations
 
+from farm.formats.contents import Walk
 from farm.formats.record import RecordState
 from farm.judge.case import Case, zone_finding
 from farm.judge.device import describe_stale, lay_there_before
@@ -82,6 +83,14 @@ def _contents_findings(case: Case) -> list[Finding]:
                 file=file.capture.path,
                 offset=at,
             )
+        )
+    if table.walk is not Walk.COMPLETE:
+        message = (
+            f"the dump was cut short: the contents record ({name}) was written before its end; "
+            "a callback never returned, or a reset came first"
+        )
+        findings.append(
+            zone_finding(FindingKind.NOT_REACHED, Verdict.FAIL, message, file=file.capture.path)
         )
     if len(table.entries) < table.nr_devices:
         # Whether a device arrived is seen at its own record, so the cut alone fails nothing.

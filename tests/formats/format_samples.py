@@ -104,18 +104,19 @@ i32 = st.integers(-(2**31), 2**31 - 1)
 
 @st.composite
 def new_regions(draw: st.DrawFn) -> NewRegion:
-    kind = draw(st.sampled_from((1, 2, 3)))
+    kind = draw(st.sampled_from((1, 2, 3, 4)))
     data = draw(st.binary(max_size=200))
     width = draw(st.sampled_from((1, 2, 4, 8))) if kind == 2 else 0
     return NewRegion(
         name=draw(names),
         data=data,
         kind=kind,
-        va=0 if kind == 3 else draw(u64),
+        va=0 if kind > 2 else draw(u64),
         pa=draw(st.none() | st.integers(0, 2**64 - 2)),
         size_bytes=len(data) + draw(st.integers(0, 1000)),
         width_bytes=width,
         stride_bytes=width + draw(st.integers(0, 100)) if kind == 2 else 0,
+        note_type=draw(st.integers(0, 2**32 - 1)) if kind == 4 else 0,
         flags=draw(st.integers(0, 7)),
         error=draw(i32),
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.errors import FormatError
-from farm.formats.contents import OnOverflow, Outcome, RecordFormat, decode_contents
+from farm.formats.contents import OnOverflow, Outcome, RecordFormat, Walk, decode_contents
 from farm.formats.encode import NewContentsEntry, encode_contents, encode_record
 from farm.formats.record import RecordKind, decode_record
 from tests.formats.format_samples import contents_record, names
@@ -25,6 +25,7 @@ def test_every_field_comes_back() -> None:
     assert (contents.nr_devices, contents.nr_records) == (4, 2)
     assert contents.on_overflow is OnOverflow.SKIP
     assert contents.format is RecordFormat.ELF
+    assert contents.walk is Walk.COMPLETE
     assert (contents.capacity_bytes, contents.used_bytes) == (65536, 2048)
     first, second, third = contents.entries
     assert (first.device_id, first.driver, first.device) == (
@@ -47,6 +48,13 @@ def test_offsets_are_those_of_the_specification() -> None:
     assert struct.unpack_from("<3Ii2Q", DATA, 64 + 128) == (4, 2, 0xFFFFFFFF, 0, 1 << 20, 0)
     assert DATA[64 + 128 + 32 :][:4] == b"uart"
     assert DATA[64 + 128 + 64 :][:8] == b"9000000."
+
+
+def test_a_table_written_before_the_end_says_so() -> None:
+    early = encode_contents([], walk=1)
+    assert struct.unpack_from("<I", early, 40) == (1,)
+    assert decode_contents(early).walk is Walk.CUT_SHORT
+    assert [one.offset for one in decode_contents(encode_contents([], walk=7)).damages] == [40]
 
 
 def test_a_longer_entry_of_a_later_kernel_is_read() -> None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import NoteSegment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +131,54 @@ def test_readelf_and_pyelftools_have_no_complaint(
     assert "CORE (Core file)" in done.stdout
     for region in record.regions:
         assert str(region.name) in done.stdout
+
+
+PRSTATUS = NewRegion(name="CORE", data=bytes(range(99)), kind=4, note_type=1, size_bytes=392)
+MIXED = NewRecord(
+    driver="cpu",
+    device="cpu",
+    regions=(
+        NewRegion(name="stack", data=b"s" * 12, va=0xFFFF_8000_0123_0000, pa=0x4123_0000),
+        PRSTATUS,
+        NewRegion(name="LINUX", data=b"sve", kind=4, note_type=0x405),
+        NewRegion(name="cb3", data=b"c" * 5, kind=3),
+    ),
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_notes_between_other_regions_come_back(form: str) -> None:
+    record = decode_record(encode_record(MIXED, form))
+    assert record.damages == ()
+    assert record.state is RecordState.INTACT
+    assert [one.data for one in record.regions] == [one.data for one in MIXED.regions]
+    assert [one.kind.name for one in record.regions] == ["BUFFER", "NOTE", "NOTE", "CALLBACK"]
+    assert [one.note_type for one in record.regions] == [0, 1, 0x405, 0]
+    assert [one.offset % 8 for one in record.regions if one.kind.name != "NOTE"] == [0, 0]
+
+
+def test_other_readers_find_the_notes(tmp_path: Path) -> None:
+    data = encode_record(MIXED)
+    assert check_elf(data) == []
+    path = tmp_path / "record.elf"
+    path.write_bytes(data)
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        (segment,) = [one for one in elf.iter_segments() if isinstance(one, NoteSegment)]
+        notes = [(one["n_name"], one["n_descsz"]) for one in segment.iter_notes()]
+        names = [one.name for one in elf.iter_sections()]
+    assert notes[3:] == [("CORE", 99), ("LINUX", 3)]
+    assert names[3:] == ["stack", ".note.CORE", ".note.LINUX", "cb3", ".shstrtab"]
+
+
+def test_a_note_s_section_that_is_elsewhere_is_corrupt() -> None:
+    elf = bytearray(encode_record(MIXED))
+    headers = struct.unpack_from("<Q", elf, 40)[0]
+    # Section 0 is null, the notes' own and the build id follow, then one for each region.
+    struct.pack_into("<Q", elf, headers + 64 * 4 + 24, 0x40)
+    record = decode_record(recommitted(bytes(elf)))
+    assert record.state is RecordState.CORRUPT
+    assert [one.what for one in record.damages] == ["the section differs from region 'CORE'"]
 
 
 @given(new_records(), st.sampled_from(FORMS))

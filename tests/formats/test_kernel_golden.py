@@ -74,11 +74,14 @@ def assert_as_registered(golden: Golden, record: Record) -> int:
     for saved, registered in zip(record.regions, device.regions, strict=True):
         assert saved.name == registered.name
         assert saved.kind.name.lower() == registered.kind
-        assert (saved.va, saved.pa, saved.size_bytes) == (
-            registered.va,
-            registered.pa,
-            registered.size_bytes,
-        )
+        assert saved.size_bytes <= registered.size_bytes
+        # A buffer without an address is one whose place is known in the panic only.
+        if registered.va or registered.kind != "buffer":
+            assert (saved.va, saved.pa, saved.size_bytes) == (
+                registered.va,
+                registered.pa,
+                registered.size_bytes,
+            )
         assert (saved.width_bytes, saved.stride_bytes) == (
             registered.width_bytes,
             registered.stride_bytes,

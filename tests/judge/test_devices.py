@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farm.formats.encode import NewRegion
 from farm.judge import judge
-from farm.model import Expect, FindingKind, OldRecord, Policy, Subject, Verdict
+from farm.model import (
+    Expect,
+    FindingKind,
+    ManifestDevice,
+    ManifestRegion,
+    OldRecord,
+    Policy,
+    RegionKind,
+    Subject,
+    Verdict,
+)
 
 from .cycles import (
     BOOT,
@@ -217,6 +228,60 @@ def test_the_contents_record_tells_why_a_record_is_not_there(
     assert [one.kind for one in result.findings if one.device == SAMPLE] == [kind]
     assert row(result, SAMPLE).verdict is Verdict.FAIL
     assert row(result, SAMPLE).record_bytes == 0
+
+
+def test_what_the_panic_decides_is_not_held_against_the_registration(scene: Scene) -> None:
+    """A note's size, and a buffer's place, such as that of the stack."""
+
+    def region(index: int, name: str, kind: RegionKind, size_bytes: int) -> ManifestRegion:
+        return ManifestRegion(
+            index=index, name=name, kind=kind, va=0, pa=None, size_bytes=size_bytes,
+            width_bytes=0, stride_bytes=0,
+        )  # fmt: skip
+
+    processor = ManifestDevice(
+        id=9,
+        name="cpu",
+        driver="panicdump-cpu",
+        priority=0,
+        needed_bytes=20000,
+        regions=(
+            region(0, "CORE", RegionKind.NOTE, 392),
+            region(1, "stack", RegionKind.BUFFER, 16384),
+        ),
+    )
+    scene.devices.append(processor)
+    saved = [
+        NewRegion(name="CORE", data=b"r" * 300, kind=4, note_type=1, size_bytes=392),
+        NewRegion(name="stack", data=b"s" * 1000, va=0xFFFF_8000_0123_0000, pa=0x4123_0000),
+    ]
+    scene.records[9] = scene.record(9, saved)
+    result = scene.judge()
+    assert result.verdict is Verdict.PASS, result.why
+    assert row(result, "cpu").why == "intact, 2 regions by CRC only"
+    moved = dataclasses.replace(saved[1], kind=3)
+    scene.records[9] = scene.record(9, [saved[0], moved])
+    assert "has kind 3, registered with 1" in row(scene.judge(), "cpu").why
+
+
+def test_a_dump_that_was_cut_short_fails_but_what_was_saved_after_counts(scene: Scene) -> None:
+    scene.contents_options = {"walk": 1}
+    scene.outcomes = {2: (3, 0), 7: (3, 0)}
+    scene.records = {7: None}
+    result = scene.judge()
+    assert result.verdict is Verdict.FAIL
+    assert row(result, "panicdump-sample.1").verdict is Verdict.PASS
+    assert row(result, "ae94000.dsi.0").verdict is Verdict.FAIL
+    kinds = [one.subject for one in findings(result, FindingKind.NOT_REACHED)]
+    assert kinds == [Subject.ZONE, Subject.DEVICE]
+    # The table's own count of bytes is older than the records.
+    assert result.used_bytes == sum(map(len, scene.all_files().values()))
+
+
+def test_a_complete_table_that_denies_a_record_fails(scene: Scene) -> None:
+    scene.outcomes = {2: (3, 0)}
+    result = scene.judge()
+    assert row(result, "panicdump-sample.1").verdict is Verdict.FAIL
 
 
 def test_the_device_that_did_not_fit_explains_those_not_reached(scene: Scene) -> None:
