@@ -6,14 +6,15 @@ PYTHON ?= $(firstword $(shell for p in python3 python3.13 python3.12 python3.11 
 VENV := .venv
 # What the kernel build, the virtual board and the virtual environment need on Debian 12.
 PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
-	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv
+	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
+	umockdev libusb-1.0-0 fastboot qdl mkbootimg
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 ENV := devices/virtual.yaml
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages build demo test lint kernel-check clean
+.PHONY: help setup packages build demo test lint kernel-check bench clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -21,6 +22,7 @@ help:
 	@echo "make setup         Debian packages and the virtual environment"
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
 	@echo "make kernel-check  the series: checkpatch, a build per patch, KUnit"
+	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make clean         remove the virtual environment; the build cache stays"
 
 setup: packages $(STAMP)
@@ -54,6 +56,9 @@ demo: build
 
 kernel-check: setup
 	$(FARM) kernel-check
+
+bench: setup
+	$(VENV)/bin/python -m tests.figures.usb
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the validation
 # suite on the board that the environment names.

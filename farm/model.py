@@ -126,6 +126,16 @@ class Capture(Frozen):
     sha256: str
     complete: bool = True
     note: str = ""
+    paddr: int | None = None
+
+
+class ChannelRead(Frozen):
+    """What reading one channel cost: bytes wanted, bytes over the wire, seconds."""
+
+    channel: str
+    wanted_bytes: int
+    received_bytes: int
+    seconds: float
 
 
 class FindingKind(StrEnum):
@@ -156,6 +166,8 @@ class FindingKind(StrEnum):
     BENCH_LOST = "bench lost"
     CAPTURE_INCOMPLETE = "capture incomplete"
     UNSUPPORTED = "unsupported"
+    CHANNELS_DISAGREE = "channels disagree"
+    CHANNELS_AGREE = "channels agree"
 
 
 class Subject(StrEnum):
@@ -259,6 +271,7 @@ class CycleInput(Frozen):
     manifest: Manifest | None
     panic: PanicAccount | None
     captures: tuple[Capture, ...]
+    channels: tuple[ChannelRead, ...] = ()
     policy: Policy
     fault: BenchFault | None = None
     unsupported: tuple[str, ...] = Field(

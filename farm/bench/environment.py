@@ -77,6 +77,9 @@ class Bench:
     def close(self) -> None:
         """Let go of the board, and stop what ``open_bench`` started; takes at most 2 s or so."""
         try:
+            usb = self.strategy.usb
+            if usb is not None and usb.state is BindingState.active:
+                self.target.deactivate(usb)
             if self.console.state is BindingState.active:
                 self.target.deactivate(self.console)
         finally:

@@ -101,6 +101,14 @@ def bring_up(
     return True
 
 
+def run_command(words: Sequence[str]) -> str:
+    """Run a bench's command; returns what it said; raises BenchError when it fails."""
+    code, said = _run(words, _STATUS_DEADLINE_S)
+    if code != 0:
+        raise BenchError(f"`{' '.join(words)}` ended with {code}: {said}", part="bench")
+    return said
+
+
 def take_down(stop: Sequence[str]) -> None:
     """Stop the bench; waits a moment and otherwise lets the command finish by itself."""
     if not stop:

@@ -44,6 +44,8 @@ class BenchOptions(_Strict):
     board: str = Field(min_length=1)
     prompt: str = Field(min_length=1, description="regular expression")
     virtual: bool = False
+    build: str = Field(default="", description="whose kernel `--flash` builds: devices/NAME.dts")
+    boot_partition: str = "boot_a"
     policy: Policy = Policy()
     deadlines_s: Deadlines = Deadlines()
     bench: Hooks = Hooks()

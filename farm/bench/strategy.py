@@ -1,8 +1,15 @@
-"""The board's states: unknown, off, shell. Each can be reached from each, after any error."""
+"""The board's states: off, EDL, crash mode, fastboot, shell. Each can be reached from each.
+
+Warm ways come first, for they keep the memory; what cannot be asked any more is power-cycled. A
+board that is found in crash mode, although nobody here brought it there, holds somebody's crash:
+its memory is saved before it is led on.
+"""
 
 from __future__ import annotations
 
 import enum
+import time
+from pathlib import Path
 from typing import Any
 
 import attr
@@ -10,11 +17,16 @@ from labgrid.factory import target_factory
 from labgrid.protocol import PowerProtocol
 from labgrid.strategy import Strategy
 
+from farm.bench import hooks
+from farm.bench.bootmodes import CrashMode, DownloadMode, Edl, Fastboot
 from farm.bench.console import RecordedConsole
 from farm.bench.options import BenchOptions
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
-from farm.errors import FarmError, UsageError
+from farm.bench.usb import UsbBoot
+from farm.bench.whereabouts import Whereabouts, where_is
+from farm.errors import BenchError, FarmError, UsageError
+from farm.qualcomm.identity import Mode
 
 _ANSWER_DEADLINE_S = 3.0
 
@@ -24,7 +36,13 @@ class Status(enum.Enum):
 
     unknown = "unknown"
     off = "off"
+    edl = "edl"
+    crash = "crash"
+    fastboot = "fastboot"
     shell = "shell"
+
+
+_MODES = {Status.edl: Mode.EDL, Status.crash: Mode.CRASH, Status.fastboot: Mode.FASTBOOT}
 
 
 @target_factory.reg_driver
@@ -40,13 +58,24 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         "console": RecordedConsole,
         "power": PowerProtocol,
         "shell": BoardShell,
+        "usb": {UsbBoot, None},
+        "crash": {CrashMode, None},
+        "edl": {Edl, None},
+        "fastboot": {Fastboot, None},
+        "download": {DownloadMode, None},
     }
 
     boot_deadline_s: float = attr.ib(default=60.0, converter=float)
+    # How the board's shell reboots into a mode.
+    reboot: str = attr.ib(default="reboot {}", converter=str)
+    # Commands that hold a key or strap down, and let go: {"edl": {"hold": [...], "release": [...]}}
+    keys: dict[str, dict[str, list[str]]] = attr.ib(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self.status = Status.unknown
+        self.rescue_to: Path | None = None
+        self.rescued: list[Path] = []
 
     def use(self, options: BenchOptions) -> None:
         """Take the deadlines from a target's options."""
@@ -58,26 +87,157 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.target.activate(self.power)
         return Power(self.power)
 
+    def where(self) -> Whereabouts:
+        """Find out where the board is, within 5 s."""
+        self._listen()
+        if self.usb is not None:
+            self.target.activate(self.usb)
+        return where_is(self.console, self.shell, self.switch, self.usb)
+
     def transition(self, status: Any) -> None:
-        """Go to ``off`` or ``shell``; raises BenchError naming what failed, UsageError."""
+        """Go to a state; raises BenchError naming what failed, UsageError."""
         try:
             wanted = status if isinstance(status, Status) else Status(status)
         except ValueError:
             wanted = Status.unknown
         if wanted is Status.unknown:
-            raise UsageError(f"a board cannot be brought to the state {status!r}, only off, shell")
+            names = ", ".join(one.value for one in Status if one is not Status.unknown)
+            raise UsageError(f"a board cannot be brought to the state {status!r}, only to {names}")
         before, self.status = self.status, Status.unknown
         if wanted is Status.off:
+            self._save_found_crash(before)
             self.switch.off()
+        elif wanted is Status.shell:
+            self._to_shell(before)
+        else:
+            self._to_mode(wanted, before)
+        self.status = wanted
+
+    # -- modes over USB
+
+    def driver(self, name: str) -> Any:
+        """The activated driver `crash`, `edl`, `fastboot`, `usb` or `download`; UsageError."""
+        driver = getattr(self, name)
+        if driver is None:
+            raise UsageError(
+                f"target {self.target.name}: this environment has no driver for {name}",
+                "See devices/virtual.yaml.",
+            )
+        self.target.activate(driver)
+        return driver
+
+    def _mode(self) -> Mode | None:
+        """What the board shows on USB; None without a cable, too."""
+        if self.usb is None:
+            return None
+        self.target.activate(self.usb)
+        found = self.usb.find()
+        return None if found is None else found.mode
+
+    def _wait_mode(self, mode: Mode, what: str) -> None:
+        self.usb.wait_for(frozenset({mode}), self.boot_deadline_s, what)
+
+    def wait_crash(self) -> None:
+        """Wait for crash mode after a panic that was wanted; raises DeadlineError."""
+        self.shell.fresh_boot()
+        self.driver("usb")
+        self._wait_mode(Mode.CRASH, "crash mode after the panic")
+        self.status = Status.crash
+
+    def _save_found_crash(self, before: Status) -> None:
+        """Save the memory of a board that somebody else's crash has left in crash mode."""
+        if before is not Status.unknown or self.rescue_to is None or self.crash is None:
+            return
+        if self.switch.is_on() is False or self._mode() is not Mode.CRASH:
+            return
+        folder = self.rescue_to / f"crash-{time.strftime('%Y%m%d-%H%M%S')}"
+        self.driver("crash").dump(folder)
+        self.rescued.append(folder)
+
+    def _to_mode(self, wanted: Status, before: Status) -> None:
+        self._listen()
+        mode = _MODES[wanted]
+        self.driver("usb")
+        now = None if self.switch.is_on() is False else self._mode()
+        if now is mode:
+            return
+        if wanted is Status.crash:
+            self._to_crash(before)
+        elif now is Mode.FASTBOOT and wanted is Status.edl:
+            self.driver("fastboot").run("oem", "reboot-edl")
+            self._wait_mode(mode, "EDL after `oem reboot-edl`")
+        elif wanted.value in self.keys and not self._warm(wanted):
+            self._by_key(wanted)
         else:
             self._to_shell(before)
-        self.status = wanted
+            self._reboot_into(wanted)
+
+    def _warm(self, wanted: Status) -> bool:
+        """Whether the shell is there to be asked, so that no power has to be cut."""
+        return self.switch.is_on() is not False and self.shell.answers(_ANSWER_DEADLINE_S)
+
+    def _reboot_into(self, wanted: Status) -> None:
+        word = "bootloader" if wanted is Status.fastboot else wanted.value
+        self.console.mark()
+        self.console.write(f"{self.reboot.format(word)}\n".encode())
+        self.shell.fresh_boot()
+        self._wait_mode(_MODES[wanted], f"{wanted.value} after `{self.reboot.format(word)}`")
+
+    def _by_key(self, wanted: Status) -> None:
+        """Cut the power with the key or strap held."""
+        key = self.keys[wanted.value]
+        hooks.run_command(key["hold"])
+        try:
+            self.switch.off()
+            self.console.mark()
+            self.switch.on()
+            self._wait_mode(_MODES[wanted], f"{wanted.value} after power-on with its key held")
+        finally:
+            hooks.run_command(key["release"])
+
+    def _to_crash(self, before: Status) -> None:
+        self._to_shell(before)
+        self.driver("download").set(True)
+        self.console.mark()
+        self.console.write(b"echo c > /proc/sysrq-trigger\n")
+        self.shell.fresh_boot()
+        self._wait_mode(Mode.CRASH, "crash mode after a panic")
+
+    def _leave(self, mode: Mode) -> bool:
+        """Have a boot program reset the board; False when it cannot or does not."""
+        try:
+            if mode is Mode.CRASH and self.crash is not None:
+                self.driver("crash").reset()
+            elif mode is Mode.EDL and self.edl is not None:
+                self.driver("edl").reset()
+            elif mode is Mode.FASTBOOT and self.fastboot is not None:
+                self.driver("fastboot").run("reboot")
+            else:
+                return False
+        except BenchError:
+            return False
+        return True
 
     def _to_shell(self, before: Status) -> None:
         self._listen()
         switch = self.switch
         running = before is not Status.off and switch.is_on() is not False
-        if running and self.shell.answers(_ANSWER_DEADLINE_S):
+        if running and before is Status.shell and self.shell.answers(_ANSWER_DEADLINE_S):
+            return
+        mode = self._mode() if running else None
+        if mode is not None:
+            self._save_found_crash(before)
+            self.console.mark()
+            if self._leave(mode):
+                try:
+                    self.shell.wait_prompt(
+                        self.boot_deadline_s, f"the shell's prompt after {mode.value}"
+                    )
+                    return
+                except BenchError as error:
+                    if error.part != "board":
+                        raise
+        elif running and self.shell.answers(_ANSWER_DEADLINE_S):
             return
         if before is not Status.off:
             switch.off()

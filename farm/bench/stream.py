@@ -21,6 +21,7 @@ OVERLAP_BYTES = 1024
 BACKLOG_LIMIT_BYTES = 64 << 20
 
 _TIME_STEP_S = 0.001
+RECENT_BYTES = 1 << 16
 _TAIL_BYTES = 2048
 
 Patterns = str | bytes | re.Pattern[bytes] | Sequence[str | bytes | re.Pattern[bytes]]
@@ -68,6 +69,7 @@ class ConsoleStream:
         self._received = 0
         self._times: list[tuple[int, float]] = []
         self._tail = b""
+        self._recent = bytearray()
         self._lost: str | None = None
         self._fault: BenchError | None = None
         self._recording: Recording | None = None
@@ -79,6 +81,9 @@ class ConsoleStream:
             self._buffer += data
             self._received += len(data)
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            self._recent += data
+            if len(self._recent) > 2 * RECENT_BYTES:
+                del self._recent[:-RECENT_BYTES]
             if self._times and now - self._times[-1][1] < _TIME_STEP_S:
                 self._times[-1] = (self._received, self._times[-1][1])
             else:
@@ -133,6 +138,16 @@ class ConsoleStream:
             if text := printable(line).strip():
                 return text
         return ""
+
+    def recent(self) -> bytes:
+        """What was received last, seen by a wait or not; at least 64 KiB of it."""
+        with self._changed:
+            return bytes(self._recent)
+
+    def wait_quiet(self, seconds: float) -> None:
+        """Let so much time pass; returns early when the port is lost."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lost is not None, seconds)
 
     def _consume(self, upto: int) -> bytes:
         """Move the mark to stream offset ``upto``; return the bytes passed over."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 
-from farm.build import newc
+from farm.build import newc, reboot
 from farm.errors import BuildError
 
 PROMPT = "root@virtual:~# "
@@ -38,7 +38,7 @@ while :; do setsid cttyhack sh; done
 """
 
 # Applets that make no sense here, or would only be in the way of the ones above.
-_LEFT_OUT = frozenset({"busybox", "linuxrc", "init"})
+_LEFT_OUT = frozenset({"busybox", "linuxrc", "init", "reboot"})
 
 # busybox keeps the names of its applets as one sorted table of C strings (applet_tables.h).
 _APPLET_TABLE = re.compile(rb"\0(\[\0\[\[\0(?:[a-z0-9][a-z0-9_.-]*\0){50,})\0?")
@@ -71,6 +71,7 @@ def entries(busybox: bytes) -> list[newc.Entry]:
         # The kernel opens it for /init before devtmpfs is there.
         newc.character_device("dev/console", 5, 1),
         newc.regular("bin/busybox", busybox, 0o755),
+        newc.regular("bin/reboot", reboot.program(), 0o755),
         *links,
         newc.regular("etc/fstab", _FSTAB.encode()),
         newc.regular("etc/passwd", b"root::0:0:root:/root:/bin/sh\n"),
@@ -81,7 +82,7 @@ def entries(busybox: bytes) -> list[newc.Entry]:
 
 def recipe() -> str:
     """Return everything but the busybox binary that decides the archive's content."""
-    return "\n".join((_FSTAB, _INIT, *sorted(_LEFT_OUT), *_DIRECTORIES))
+    return "\n".join((_FSTAB, _INIT, reboot.SOURCE, *sorted(_LEFT_OUT), *_DIRECTORIES))
 
 
 def image(busybox: bytes) -> bytes:

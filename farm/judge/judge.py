@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from farm.judge.board import judge_board
 from farm.judge.case import Case, board_finding
+from farm.judge.channels import read_channels
 from farm.judge.device import judge_device, judge_unexpected
 from farm.judge.dump import Dump, read_dump
 from farm.judge.names import shown
@@ -57,6 +58,7 @@ _IMPORTANCE = (
     FindingKind.UNEXPECTED,
     FindingKind.OVER_BUDGET,
     FindingKind.ECC_UNCORRECTABLE,
+    FindingKind.CHANNELS_DISAGREE,
 )
 _RANK = {kind: rank for rank, kind in enumerate(_IMPORTANCE)}
 
@@ -71,7 +73,8 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
         why = f"the board has no {shown(', '.join(cycle.unsupported))}"
         finding = board_finding(FindingKind.UNSUPPORTED, Verdict.SKIP, why)
         return CycleVerdict(verdict=Verdict.SKIP, why=why, devices=(), findings=(finding,))
-    dump = read_dump(cycle.captures, cycle.manifest, read_capture)
+    channels = read_channels(cycle, read_capture)
+    dump = read_dump(channels.captures, cycle.manifest, channels.read)
     board = judge_board(cycle, dump)
     if cycle.manifest is None:
         return CycleVerdict(
@@ -95,7 +98,7 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
     never_registered = unmatched(cycle.policy, case.manifest.devices)
     rows.extend(_never_registered(pattern) for pattern in never_registered)
     zone = judge_zone(case, all_intact=all_intact, never_registered=never_registered)
-    findings = [*board.findings, *zone, *findings]
+    findings = [*board.findings, *channels.findings, *zone, *findings]
     verdict = _verdict(findings, rows, bench=board.bench)
     contents = None if dump.contents is None else dump.contents.contents
     return CycleVerdict(

@@ -6,6 +6,7 @@ from farm.model import Run
 from farm.report.printable import duration_text, ratio_text, visible
 from farm.report.summary import (
     board_label,
+    channel_text,
     confidence,
     finding_text,
     headline,
@@ -43,6 +44,8 @@ def report_text(run: Run) -> str:
             f"  {finding.verdict.value} [{finding.kind.value}] {shown(finding_text(finding))}"
             for finding in shown_findings(cycle.result.findings)
         )
+        if len(cycle.input.channels) > 1:
+            lines.extend(f"  {shown(line)}" for line in channel_text(cycle))
     if note := confidence(run):
         lines.append(note)
     counts = ", ".join(f"{verdict.value} {n}" for verdict, n in verdict_counts(run.cycles).items())

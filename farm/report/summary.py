@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.model import Cycle, Finding, FindingKind, Run, Verdict
-from farm.report.printable import visible
+from farm.report.printable import duration_text, size_text, visible
 
 __all__ = [
     "MatrixRow",
     "board_label",
+    "channel_text",
     "confidence",
     "finding_text",
     "headline",
@@ -37,6 +38,15 @@ class MatrixRow:
 
     scenario: str
     cells: tuple[Cycle, ...]
+
+
+def channel_text(cycle: Cycle) -> list[str]:
+    """What reading each channel cost, a line each."""
+    return [
+        f"channel {visible(read.channel)}: {size_text(read.wanted_bytes)} wanted, "
+        f"{size_text(read.received_bytes)} over the wire, {duration_text(read.seconds)}"
+        for read in cycle.input.channels
+    ]
 
 
 def verdict_counts(cycles: Sequence[Cycle]) -> dict[Verdict, int]:

@@ -15,6 +15,7 @@ from farm.model import Cycle, DeviceVerdict, Run, Verdict
 from farm.report.printable import duration_text, ratio_text, size_text, visible
 from farm.report.summary import (
     board_label,
+    channel_text,
     confidence,
     finding_text,
     headline,
@@ -96,6 +97,8 @@ def _cycle(cycle: Cycle, width: int) -> Group:
     for finding in shown_findings(cycle.result.findings):
         line = Text.assemble("  ", _verdict(finding.verdict), f" {finding.kind.value}: ")
         parts.append(line.append_text(_plain(finding_text(finding))))
+    if len(cycle.input.channels) > 1:
+        parts += [Text(f"  {line}", style="dim") for line in channel_text(cycle)]
     tail = f"  {duration_text(cycle.wall_s)} wall, {duration_text(cycle.board_s)} board"
     if cycle.result.capacity_bytes:
         tail += (

@@ -27,7 +27,11 @@ def run(
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="How often each scenario is run.")] = 1,
     channel: Annotated[
-        str, typer.Option(help="How the dumps are read back; today: pstorefs.")
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="How the dumps are read back: pstorefs, sahara, ramdump, fastboot, firehose.",
+        ),
     ] = "pstorefs",
     out: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("reports"),
     require: Annotated[
@@ -43,6 +47,12 @@ def run(
     total_budget: Annotated[
         int | None,
         typer.Option(min=1, metavar="BYTES", help="The most that all records together may use."),
+    ] = None,
+    flash: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fastboot|edl", help="Build the board's kernel, flash it and check it runs."
+        ),
     ] = None,
     before_panic: Annotated[
         str | None,
@@ -68,13 +78,11 @@ def run(
     from farm.judge.totals import exit_code
     from farm.report.files import write_reports
     from farm.report.terminal import print_run
+    from farm.run.channels import parse_channels
+    from farm.run.flash import parse_flash
     from farm.run.progress import RunProgress
     from farm.run.session import Plan, execute
 
-    if channel != "pstorefs":
-        raise UsageError(
-            f"--channel: there is no channel {channel!r} yet", "The channel there is: pstorefs."
-        )
     plan = Plan(
         lg_env=lg_env,
         scenarios=tuple(scenario_named(name) for name in scenario or ["sysrq-c"]),
@@ -88,6 +96,8 @@ def run(
         before_panic=before_panic,
         keep_records=keep_records,
         command=("farm", *sys.argv[1:]),
+        channels=parse_channels(channel),
+        flash=parse_flash(flash),
     )
     with RunProgress(len(plan.cycles), quiet=quiet) as progress:
         account = execute(plan, progress)

@@ -21,12 +21,13 @@ from typing import Self
 from farm.bench.environment import Bench, open_bench, read_options
 from farm.bench.inject import inject, watch_panic, watch_reset
 from farm.bench.manifest import arm
-from farm.bench.pstorefs import collect_pstorefs, unlink_records
+from farm.bench.pstorefs import PREFIX, collect_pstorefs, unlink_records
 from farm.bench.strategy import Status
 from farm.errors import BenchError, FarmError, FormatError
 from farm.model import (
     BenchFault,
     Capture,
+    ChannelRead,
     Cycle,
     CycleInput,
     Manifest,
@@ -34,6 +35,8 @@ from farm.model import (
     Policy,
     Run,
 )
+from farm.run.channels import PSTOREFS, ChannelReader, features_needed, needs_crash_mode
+from farm.run.flash import Flashed, check, flash
 from farm.run.ledger import Ledger
 from farm.run.progress import RunProgress
 from farm.run.store import RunFolder, new_run_id, timestamp
@@ -41,6 +44,7 @@ from farm.scenarios import Scenario
 
 CAPTURE_FOLDER = "captures/pstorefs"
 OLD_FOLDER = "old-records"
+RESCUE_FOLDER = "rescued"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Plan:
     before_panic: str | None
     keep_records: bool
     command: tuple[str, ...]
+    channels: tuple[str, ...] = (PSTOREFS,)
+    flash: str | None = None
 
     @property
     def cycles(self) -> list[tuple[int, Scenario]]:
@@ -69,6 +75,7 @@ class CycleEvidence:
     manifest: Manifest | None = None
     panic: PanicAccount | None = None
     captures: list[Capture] = field(default_factory=list)
+    channels: list[ChannelRead] = field(default_factory=list)
     stage: str = "boot"
     stages_s: dict[str, float] = field(default_factory=dict)
     board_s: float = 0.0
@@ -94,6 +101,8 @@ def panic_cycle(
     *,
     before_panic: str | None = None,
     keep_records: bool = False,
+    channels: tuple[str, ...] = (PSTOREFS,),
+    flashed: Flashed | None = None,
 ) -> None:
     """Panic the board once and capture what it left, filling ``evidence`` as it comes.
 
@@ -111,7 +120,8 @@ def panic_cycle(
             spent_s = time.monotonic() - before
             evidence.stages_s[name] = round(evidence.stages_s.get(name, 0.0) + spent_s, 3)
 
-    evidence.unsupported = tuple(sorted(set(scenario.requires) - set(bench.options.features)))
+    needed = {*scenario.requires, *features_needed(channels)}
+    evidence.unsupported = tuple(sorted(needed - bench.options.features))
     if evidence.unsupported:
         return
     options, shell = bench.options, bench.shell
@@ -123,6 +133,20 @@ def panic_cycle(
             evidence.board_s += time.monotonic() - before
     with stage("arm"):
         evidence.manifest = arm(shell, options.board, scenario, secrets.randbits(64))
+        if flashed is not None:
+            check(flashed, evidence.manifest)
+        raw = None
+        if set(channels) != {PSTOREFS}:
+            raw = ChannelReader(
+                bench,
+                folder,
+                evidence.manifest,
+                evidence.captures,
+                evidence.channels,
+                lambda channel: progress.stage("collect", channel),
+            )
+        if needs_crash_mode(channels):
+            bench.strategy.driver("download").set(True)
         # What is not panicdump's is left to who may want it.
         if old := [one.name for one in evidence.manifest.old_records if one.sha256]:
             progress.stage("arm", f"{len(old)} records from before are kept aside")
@@ -134,6 +158,10 @@ def panic_cycle(
     with stage("panic", scenario.name):
         injection = inject(scenario, bench.console, shell)
         panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
+    if raw is not None and needs_crash_mode(channels) and panic.line:
+        with stage("collect", "crash mode"):
+            bench.strategy.wait_crash()
+            raw.in_crash_mode(channels)
     with stage("reset"):
         evidence.panic, listing = watch_reset(
             panic, injection, bench.console, shell, options.deadlines_s
@@ -142,18 +170,36 @@ def panic_cycle(
         evidence.board_s += evidence.panic.reset_to_shell_s or 0.0
     if evidence.panic.reset == "none":
         return
+    before = time.monotonic()
     with stage("collect"):
-        collect_pstorefs(
-            shell,
-            folder,
-            deadline_s=options.deadlines_s.collect,
-            into=CAPTURE_FOLDER,
-            progress=progress.bytes_collected,
-            captures=evidence.captures,
-            listing=listing,
-        )
+        if PSTOREFS in channels:
+            collect_pstorefs(
+                shell,
+                folder,
+                deadline_s=options.deadlines_s.collect,
+                into=CAPTURE_FOLDER,
+                progress=progress.bytes_collected,
+                captures=evidence.captures,
+                listing=listing,
+            )
+            files = [one for one in evidence.captures if one.channel == PSTOREFS]
+            size = sum(one.size_bytes for one in files)
+            evidence.channels.append(
+                ChannelRead(
+                    channel=PSTOREFS,
+                    wanted_bytes=size,
+                    received_bytes=size,
+                    seconds=round(time.monotonic() - before, 3),
+                )
+            )
+        if raw is not None:
+            raw.after_shell(channels)
         if not keep_records:
-            unlink_records(shell, [c.board_name for c in evidence.captures if c.complete])
+            files = [one for one in evidence.captures if one.channel == PSTOREFS]
+            names = [one.board_name for one in files if one.complete]
+            if PSTOREFS not in channels and listing is not None:
+                names = [one.name for one in listing.files if one.name.startswith(PREFIX)]
+            unlink_records(shell, names)
 
 
 class Session:
@@ -172,8 +218,13 @@ class Session:
         policy: Policy,
         command: tuple[str, ...],
         planned_cycles: int,
+        channels: tuple[str, ...] = (PSTOREFS,),
+        flash: str | None = None,
     ) -> None:
         self.options = read_options(lg_env)
+        self._channels = channels
+        self._flash = flash
+        self._flashed: Flashed | None = None
         self.policy = merged(self.options.policy, policy)
         self.folder = RunFolder(out, new_run_id())
         self.interrupted = False
@@ -221,6 +272,7 @@ class Session:
         if self._bench is None:
             self._progress.stage("boot", "opening the bench")
             self._bench = self._opened.enter_context(open_bench(self._lg_env))
+            self._bench.strategy.rescue_to = self.folder.path / RESCUE_FOLDER
         return self._bench
 
     def cycle(
@@ -244,6 +296,9 @@ class Session:
         evidence = CycleEvidence()
         started, before = timestamp(), time.monotonic()
         try:
+            if self._flash is not None and self._flashed is None:
+                evidence.stage = "flash"
+                self._flash_board(self._flash, evidence)
             panic_cycle(
                 self.bench,
                 scenario,
@@ -252,6 +307,8 @@ class Session:
                 evidence,
                 before_panic=before_panic,
                 keep_records=keep_records,
+                channels=self._channels,
+                flashed=self._flashed,
             )
         except (BenchError, FormatError) as error:
             evidence.fault = fault_of(error, evidence.stage)
@@ -276,6 +333,7 @@ class Session:
                 manifest=evidence.manifest,
                 panic=evidence.panic,
                 captures=tuple(evidence.captures),
+                channels=tuple(evidence.channels),
                 policy=self.policy if policy is None else merged(self.policy, policy),
                 fault=evidence.fault,
                 unsupported=evidence.unsupported,
@@ -287,11 +345,27 @@ class Session:
         )
         return future, evidence.fault
 
+    def _flash_board(self, way: str, evidence: CycleEvidence) -> None:
+        """Flash the board once per run; what is found on the way is saved."""
+        self._progress.stage("flash", way)
+        before = time.monotonic()
+        self._flashed = flash(self.bench, way, self.folder.path)
+        evidence.stages_s["flash"] = round(time.monotonic() - before, 3)
+        self._progress.stage(
+            "flash", f"{self._flashed.image_bytes} bytes by {self._flashed.tool}, booted"
+        )
+
     def recover(self, fault: BenchFault) -> bool:
         """Power-cycle the board after ``fault``; False, noting why, when the bench is lost."""
-        self._progress.stage("boot", "the bench failed: power-cycling the board")
         try:
+            where = self.bench.strategy.where()
+            self._progress.note(f"the board is here: {where}")
+            self._progress.stage("boot", "the bench failed: power-cycling the board")
+            self.bench.strategy.force(Status.unknown)
             self.bench.power_cycle()
+            for folder in self.bench.strategy.rescued:
+                self._progress.note(f"its memory was saved: {folder}")
+            self.bench.strategy.rescued.clear()
         except BenchError as error:
             self.ended_early = fault.message
             self._progress.note(f"the board does not come back: {error.message}")
@@ -330,6 +404,8 @@ def execute(plan: Plan, progress: RunProgress) -> Run:
             policy=plan.policy,
             command=plan.command,
             planned_cycles=len(cycles),
+            channels=plan.channels,
+            flash=plan.flash,
         )
         try:
             with session:

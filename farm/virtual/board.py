@@ -1,4 +1,7 @@
-"""The board: power, resets and faults around one QEMU at a time.
+"""The board: power, resets, boot programs and faults around one QEMU at a time.
+
+After power-on and after each reset the chip decides what runs: the kernel that the active slot
+holds, the boot ROM's EDL, crash mode, or the bootloader's fastboot.
 
 Power off loses the DRAM, a reset of the guest keeps it. A guest that powers itself off, and a QEMU
 that dies, leave the relay on and the board silent until power is cycled.
@@ -12,14 +15,45 @@ import os
 from collections.abc import Callable
 
 from farm.errors import BenchError, FarmError, UsageError
+from farm.virtual.boot_programs import BootPrograms, Loaded
+from farm.virtual.bootimage import BadImageError
 from farm.virtual.devicetree import prepare, read_ramoops
 from farm.virtual.events import EventLog
+from farm.virtual.fastboot_device import Leave, Ramoops
+from farm.virtual.fastboot_links import TcpPort
 from farm.virtual.flip import FlipRequest, apply_flip, check_flip
+from farm.virtual.imem import REASON_OFFSET, Imem, Stage
 from farm.virtual.layout import BoardDir, host_boot_id
 from farm.virtual.machine import Ending, Machine, MachineFiles
 from farm.virtual.options import BoardOptions
 from farm.virtual.serial_line import SerialLine
 from farm.virtual.status import BoardStatus, Condition, Presence
+
+_CONDITIONS = {
+    Stage.EDL: Condition.EDL,
+    Stage.CRASH: Condition.CRASH,
+    Stage.FASTBOOT: Condition.FASTBOOT,
+}
+_WORDS = {
+    Stage.EDL: "Emergency download mode, waiting for a programmer",
+    Stage.CRASH: "Crash mode, memory dump over USB",
+    Stage.FASTBOOT: "fastboot: processing commands",
+}
+
+
+class Button:
+    """A key or strap that a relay holds down while the board starts."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def relay_is_on(self) -> bool:
+        """Whether it is held."""
+        return self.pressed
+
+    async def switch_relay(self, on: bool) -> None:
+        """Hold it, or let go."""
+        self.pressed = on
 
 
 class Board:
@@ -31,7 +65,9 @@ class Board:
         folder: BoardDir,
         events: EventLog,
         on_change: Callable[[], None],
+        tcp: TcpPort,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._options = options
         self._folder = folder
         self._events = events
@@ -46,9 +82,14 @@ class Board:
         self._relay_on = False
         self._contact_closed = False
         self._stuck = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self._hang_next = False
         self._flips: list[FlipRequest] = []
         self._ramoops = read_ramoops(options.dtb, options.ecc_size_bytes)
+        self.fastboot_key = Button()
+        self.edl_strap = Button()
+        self._programs = BootPrograms(options, folder.root, tcp, self._left)
+        self._programs.make_disk()
         self.line = SerialLine(folder.serial_pipe, self._send_break, events.add, options.baud)
 
     def status(self) -> BoardStatus:
@@ -57,6 +98,7 @@ class Board:
         faults += ["silence"] if self.line.silent else []
         faults += ["hang on next reset"] if self._hang_next else []
         faults += ["stuck relay"] if self._stuck else []
+        faults += self._programs.faults.shown()
         return BoardStatus(
             name=self._options.name,
             state=Presence.UP,
@@ -64,6 +106,9 @@ class Board:
             relay_on=self._relay_on,
             serial_port=self._options.serial_port,
             power_port=self._options.power_port,
+            fastboot_port=self._options.fastboot_port,
+            usb_path=self._programs.bus.path,
+            usb_serial=self._programs.serial,
             serial_client=self.line.client_peer,
             pid=os.getpid(),
             qemu_pid=None if self._machine is None else self._machine.pid,
@@ -93,7 +138,7 @@ class Board:
     async def _power_up(self) -> None:
         self._events.add("power-on")
         self._dram = self._folder.new_dram(self._options.memory_size_bytes)
-        await self._boot("cold")
+        await self._start("cold")
 
     async def _power_down(self) -> None:
         await self._stop(Condition.OFF, "")
@@ -103,6 +148,8 @@ class Board:
     async def _stop(self, condition: Condition, message: str) -> None:
         """End QEMU, if it runs; its DRAM stays."""
         self.line.powered = False
+        # Unplugging waits for no one, but its lock may be held by a thread that unplugs.
+        await asyncio.to_thread(self._programs.leave)
         if self._watching is not None and self._watching is not asyncio.current_task():
             self._watching.cancel()
         self._watching = None
@@ -112,14 +159,86 @@ class Board:
         self.line.reset_input()
         self._condition, self._message = condition, message
 
-    async def _boot(self, kind: str, *, paused: bool = False) -> None:
+    async def _start(
+        self,
+        kind: str,
+        *,
+        stage: Stage = Stage.KERNEL,
+        why: str = "",
+        image: bytes = b"",
+        paused: bool = False,
+    ) -> None:
+        """Run what the chip decides on; raises BenchError when QEMU does not start.
+
+        ``stage`` is what the reset itself asks for, ``image`` a boot image to be used instead of
+        the active slot's.
+        """
+        if stage is Stage.KERNEL and self.edl_strap.pressed:
+            stage, why = Stage.EDL, "strap"
+        elif stage is Stage.KERNEL and self.fastboot_key.pressed:
+            stage, why = Stage.FASTBOOT, "key"
+        loaded = None
+        if stage is Stage.KERNEL:
+            try:
+                loaded = (
+                    self._programs.load_image(image, slot=self._programs.disk.active_slot() or "a")
+                    if image
+                    else self._programs.load()
+                )
+            except BadImageError as error:
+                why = str(error)
+            if loaded is None:
+                stage, why = Stage.FASTBOOT, why or "no slot boots"
+        if loaded is not None:
+            await self._boot(kind, loaded, paused=paused)
+            return
+        area = self._ramoops
+        ramoops = None if area is None else Ramoops(area.paddr, area.length_bytes)
+        self._programs.enter(stage, self._dram, ramoops)
+        self._condition, self._message = _CONDITIONS[stage], why
+        self._events.add("stage", stage=stage.value, kind=kind, why=why)
+        self.line.say(f"\nPM: Reset Type: {kind}\n{_WORDS[stage]} ({why})\n")
+
+    def _left(self, way: Leave, image: bytes) -> None:
+        """A boot program has ended; called from its thread."""
+
+        def act() -> None:
+            task = self._loop.create_task(self._leave_program(way, image))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+        self._loop.call_soon_threadsafe(act)
+
+    async def _leave_program(self, way: Leave, image: bytes) -> None:
+        async with self._switching:
+            if self._condition not in _CONDITIONS.values():
+                return
+            if way is Leave.POWEROFF:
+                await self._stop(Condition.HALTED, "powered off by its boot program")
+                self._folder.drop_dram()
+                self._events.add("program-power-off")
+            else:
+                stages = {Leave.EDL: Stage.EDL, Leave.BOOTLOADER: Stage.FASTBOOT}
+                await self._warm_reset(stages.get(way, Stage.KERNEL), f"boot program: {way}", image)
+            self._on_change()
+
+    async def _boot(self, kind: str, loaded: Loaded, *, paused: bool = False) -> None:
         """Start QEMU on the DRAM as it is; raises BenchError, and then the board is dead."""
+        words = [loaded.cmdline, f"androidboot.slot_suffix=_{loaded.slot}", self._options.append]
+        booted = self._options.model_copy(
+            update={
+                "kernel": loaded.kernel,
+                "initrd": loaded.initrd,
+                "dtb": loaded.dtb,
+                "append": " ".join(filter(None, words)),
+            }
+        )
         try:
-            self._folder.dtb.write_bytes(prepare(self._options))
+            self._folder.dtb.write_bytes(prepare(booted))
             files = MachineFiles(
                 self._dram, self._folder.dtb, self._folder.serial_pipe, self._folder.qemu_log
             )
-            machine = await Machine.start(self._options, files, paused=paused)
+            machine = await Machine.start(booted, files, paused=paused)
         except (FarmError, OSError) as error:
             message = error.message if isinstance(error, FarmError) else str(error)
             self._condition, self._message = Condition.DEAD, message
@@ -141,7 +260,8 @@ class Board:
                 return
             exit_code = machine.exit_code
             if ending is Ending.RESET:
-                await self._warm_reset()
+                stage, why = self._imem().after_reset()
+                await self._warm_reset(stage, why)
             elif ending is Ending.POWEROFF:
                 await self._stop(Condition.HALTED, "the guest powered itself off")
                 self._folder.drop_dram()
@@ -153,9 +273,13 @@ class Board:
                 self.line.hang_up()
             self._on_change()
 
-    async def _warm_reset(self) -> None:
+    def _imem(self) -> Imem:
+        return Imem(self._dram, self._options.memory_size_bytes)
+
+    async def _warm_reset(self, stage: Stage, why: str, image: bytes = b"") -> None:
         await self._stop(self._condition, "")
         self._events.add("reset", kind="warm")
+        self._imem().set_word(REASON_OFFSET, 0)
         requests, self._flips = self._flips, []
         for request in requests:
             self._flip(request)
@@ -164,7 +288,7 @@ class Board:
             self._events.add("hang")
         # The board is dead then, which its state and the event log tell.
         with contextlib.suppress(BenchError):
-            await self._boot("warm", paused=paused)
+            await self._start("warm", stage=stage, why=why, image=image, paused=paused)
 
     def _flip(self, request: FlipRequest) -> None:
         try:
@@ -204,6 +328,17 @@ class Board:
         self._events.add("fault", fault=f"silence {'on' if on else 'off'}")
         self._on_change()
 
+    async def set_usb_fault(self, name: str, value: str) -> None:
+        """Switch a fault of the boot programs' USB on or off; raises UsageError.
+
+        A change of the packet size is seen by hosts when the device is plugged in again.
+        """
+        self._programs.faults.set(name, value)
+        self._events.add("fault", fault=f"usb {name} {value}")
+        if name.replace("_", "-") in ("packet-bytes", "narrow", "hostile-names", "swallow-hello"):
+            await asyncio.to_thread(self._programs.replug)
+        self._on_change()
+
     def stick_relay(self) -> None:
         """Let power commands be accepted and have no effect."""
         self._stuck = True
@@ -215,6 +350,10 @@ class Board:
         async with self._switching:
             self._flips, self._hang_next = [], False
             self.line.silent = False
+            had_usb_faults = bool(self._programs.faults.shown())
+            self._programs.faults.clear()
+            if had_usb_faults:
+                await asyncio.to_thread(self._programs.replug)
             if self._stuck:
                 self._stuck = False
                 self._relay_on = self._contact_closed
@@ -231,4 +370,5 @@ class Board:
             if self._contact_closed:
                 self._contact_closed = False
                 await self._power_down()
+            await asyncio.to_thread(self._programs.close)
             self.line.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from farm.errors import UsageError
 from farm.virtual import lifecycle
 from farm.virtual.control import ask, follow
 from farm.virtual.events import read_events
+from farm.virtual.fastboot_device import Personality
 from farm.virtual.flip import FlipRequest, parse_at
 from farm.virtual.layout import BoardDir, board_dirs
 from farm.virtual.options import (
@@ -22,6 +24,7 @@ from farm.virtual.options import (
     resolve_images,
 )
 from farm.virtual.status import BoardStatus, Presence
+from farm.virtual.usb_bus import environment
 
 EXIT_DOWN = 1
 EXIT_LOST = 3
@@ -50,6 +53,10 @@ def _print_status(board: BoardStatus, *, as_json: bool) -> None:
     if board.state is Presence.UP:
         words.append(f"power {'on' if board.relay_on else 'off'}, {board.condition.value}")
         words.append(f"serial {board.serial_url}, power {board.power_host} index 0")
+        words.append(
+            f"usb {board.usb_path} serial number {board.usb_serial}, "
+            f"fastboot tcp:localhost:{board.fastboot_port}"
+        )
     words += [board.message] if board.message else []
     words += [f"faults: {', '.join(board.faults)}"] if board.faults else []
     print("\n  ".join(words))
@@ -72,6 +79,12 @@ def up(
     baud: Annotated[int | None, typer.Option(help="Pace the serial output like a line.")] = None,
     serial_port: Annotated[int | None, typer.Option(help="TCP port of the serial line.")] = None,
     power_port: Annotated[int | None, typer.Option(help="TCP port of the power port.")] = None,
+    fastboot_port: Annotated[
+        int | None, typer.Option(help="TCP port of the bootloader's fastboot.")
+    ] = None,
+    personality: Annotated[
+        Personality, typer.Option(help="Whose bootloader it is like.")
+    ] = Personality.LK2ND,
     image_dir: Annotated[Path | None, typer.Option(help="A product of `farm build`.")] = None,
     kernel: Annotated[Path | None, typer.Option(help="Kernel image.")] = None,
     initrd: Annotated[Path | None, typer.Option(help="Initial file system.")] = None,
@@ -93,6 +106,8 @@ def up(
         baud=baud,
         serial_port=serial_port,
         power_port=power_port,
+        fastboot_port=fastboot_port,
+        personality=personality,
         memory_mib=memory_mib,
         cpus=cpus,
         **resolve_images(image_dir, kernel, initrd, dtb),
@@ -229,6 +244,62 @@ def silence(
 def hang(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
     """Let the processors hang after the next warm reset, until power is cycled."""
     _fault(name, "hang", as_json=as_json)
+
+
+@app.command(
+    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def execute(
+    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Show this board alone; all of them otherwise.")
+    ] = None,
+) -> None:
+    """Run a program that sees the boards' USB devices: `farm virtual exec -- fastboot devices`."""
+    try:
+        os.execvpe(command[0], command, os.environ | environment(name))
+    except OSError as error:
+        raise UsageError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+@app.command("environment")
+def show_environment(
+    name: Annotated[
+        str | None, typer.Option("--name", help="Show this board alone; all of them otherwise.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the variables that let a program see the boards' USB devices."""
+    variables = environment(name)
+    if as_json:
+        print(json.dumps(variables))
+        return
+    for key, value in variables.items():
+        print(f"{key}={value}")
+
+
+@app.command()
+def press(
+    button: Annotated[str, typer.Argument(metavar="fastboot|edl")],
+    on: Annotated[str, typer.Argument(metavar="on|off")] = "on",
+    name: Name = DEFAULT_NAME,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a key or strap down, or let go: it counts when the board starts."""
+    if button not in ("fastboot", "edl") or on not in ("on", "off"):
+        raise UsageError("say fastboot or edl, and on or off")
+    _fault(name, "press", button=button, on=on == "on", as_json=as_json)
+
+
+@fault.command("usb")
+def usb_fault(
+    which: Annotated[str, typer.Argument(help="missing-zlp, short-reads, unplug-at, ...")],
+    value: Annotated[str, typer.Argument(help="on, off or a number.")] = "on",
+    name: Name = DEFAULT_NAME,
+    as_json: AsJson = False,
+) -> None:
+    """Switch a fault of the boot programs' USB."""
+    _fault(name, "usb", fault=which, value=value, as_json=as_json)
 
 
 @fault.command("stuck-relay")

@@ -24,11 +24,12 @@ from farm.virtual.board import Board
 from farm.virtual.control import error_to_json
 from farm.virtual.devicetree import prepare
 from farm.virtual.events import EventLog, read_events
+from farm.virtual.fastboot_links import TcpPort
 from farm.virtual.flip import FlipRequest
 from farm.virtual.layout import BoardDir
 from farm.virtual.machine import find_qemu
 from farm.virtual.options import BoardOptions
-from farm.virtual.ports import bind_ports
+from farm.virtual.ports import bind_fastboot, bind_ports
 from farm.virtual.power_port import HEAD_LIMIT_BYTES, power_handler
 
 _REQUEST_DEADLINE_S = 10.0
@@ -45,12 +46,12 @@ def _write_atomically(path: Path, text: str) -> None:
 class Daemon:
     """Serves one board until it is told to stop."""
 
-    def __init__(self, folder: BoardDir, options: BoardOptions, lock: int) -> None:
+    def __init__(self, folder: BoardDir, options: BoardOptions, lock: int, tcp: TcpPort) -> None:
         self._folder = folder
         self._options = options
         self._lock = lock
         self._events = EventLog(folder.events)
-        self._board = Board(options, folder, self._events, self._save_state)
+        self._board = Board(options, folder, self._events, self._save_state, tcp)
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
@@ -72,7 +73,9 @@ class Daemon:
         await self._board.line.serve(serial)
         servers = [
             await asyncio.start_server(
-                power_handler(self._board), sock=power, limit=HEAD_LIMIT_BYTES
+                power_handler(self._board, self._board.fastboot_key, self._board.edl_strap),
+                sock=power,
+                limit=HEAD_LIMIT_BYTES,
             ),
             await asyncio.start_unix_server(
                 self._connected, sock=control, limit=_REQUEST_LIMIT_BYTES
@@ -135,6 +138,11 @@ class Daemon:
             self._board.arm_hang()
         elif command == "stuck-relay":
             self._board.stick_relay()
+        elif command == "usb":
+            await self._board.set_usb_fault(request["fault"], request["value"])
+        elif command == "press":
+            button = {"fastboot": self._board.fastboot_key, "edl": self._board.edl_strap}
+            await button[request["button"]].switch_relay(request["on"])
         elif command == "clear":
             await self._board.clear_faults()
         elif command == "down":
@@ -179,15 +187,20 @@ async def _run(folder: BoardDir, options: BoardOptions, on_ready: Callable[[], N
     find_qemu()
     prepare(options)
     serial, power = bind_ports(options)
+    fastboot = bind_fastboot(options)
     options = options.model_copy(
-        update={"serial_port": serial.getsockname()[1], "power_port": power.getsockname()[1]}
+        update={
+            "serial_port": serial.getsockname()[1],
+            "power_port": power.getsockname()[1],
+            "fastboot_port": fastboot.getsockname()[1],
+        }
     )
     was_lost = folder.state.exists()
     folder.forget()
     _begin(folder, was_lost=was_lost)
     control = folder.listen()
     control.setblocking(False)
-    await Daemon(folder, options, lock).serve(control, serial, power, on_ready)
+    await Daemon(folder, options, lock, TcpPort(fastboot)).serve(control, serial, power, on_ready)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from farm.virtual.events import EventLog
 from farm.virtual.layout import BoardDir, board_dirs, host_boot_id
 from farm.virtual.options import BoardOptions
 from farm.virtual.status import BoardStatus, Condition, Presence
+from farm.virtual.usb_bus import without_bus
 
 _UP_DEADLINE_S = 30.0
 _KILL_DEADLINE_S = 10.0
@@ -116,7 +117,7 @@ def _start_daemon(board: BoardDir, options: BoardOptions) -> None:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=without_bus(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)},
                 pass_fds=[tell],
                 start_new_session=True,
             )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from farm.errors import UsageError
+from farm.virtual.fastboot_device import Personality
 from farm.virtual.layout import check_name
 
 DEFAULT_NAME = "virtual"
@@ -50,6 +51,8 @@ class BoardOptions(BaseModel):
     memory_mib: int = Field(default=DEFAULT_MEMORY_MIB, ge=64, le=16384)
     cpus: int = Field(default=2, ge=1, le=8)
     baud: int | None = Field(default=None, ge=300)
+    fastboot_port: int | None = Field(default=None, ge=1, le=65535)
+    personality: Personality = Personality.LK2ND
 
     @field_validator("name")
     @classmethod
@@ -82,7 +85,7 @@ class BoardOptions(BaseModel):
             f"{name} {ours[name]!r}, running with {theirs[name]!r}"
             for name in ours
             if ours[name] != theirs[name]
-            and not (name in ("serial_port", "power_port") and ours[name] is None)
+            and not (name in ("serial_port", "power_port", "fastboot_port") and ours[name] is None)
         ]
 
 

@@ -1,4 +1,4 @@
-"""The board's two TCP ports, on the loopback interface only."""
+"""The board's TCP ports, on the loopback interface only."""
 
 from __future__ import annotations
 
@@ -49,6 +49,19 @@ def bind_ports(options: BoardOptions) -> tuple[socket.socket, socket.socket]:
         f"TCP port {taken} is taken" + (f" by {owner}" if owner else ""),
         "Choose others with --serial-port and --power-port; `farm virtual list` shows the boards.",
     )
+
+
+def bind_fastboot(options: BoardOptions) -> socket.socket:
+    """The bootloader's listening socket, on any port if none is named; raises UsageError."""
+    port = options.fastboot_port or 0
+    try:
+        return _bind(port)
+    except OSError as error:
+        owner = port_owner(port)
+        raise UsageError(
+            f"TCP port {port} cannot be had: {error.strerror}" + (f", {owner}" if owner else ""),
+            "Choose another with --fastboot-port.",
+        ) from error
 
 
 def port_owner(port: int) -> str:

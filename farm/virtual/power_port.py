@@ -3,6 +3,9 @@
     GET /power/0      "1" or "0"
     GET /power/0/1    switch on;  GET /power/0/0  switch off
 
+Outlet 1 holds down the key that stops in the bootloader, outlet 2 the strap that stops in the boot
+ROM: what relays on a bench do.
+
 Source: labgrid 26.0.1, labgrid/driver/power/simplerest.py. HTTP/1.1 as of RFC 9112, one request
 per connection; left out: bodies, keep-alive, everything but GET.
 """
@@ -36,7 +39,7 @@ class Relay(Protocol):
 _Answer = tuple[HTTPStatus, str]
 
 
-async def _answer(relay: Relay, request_line: str) -> _Answer:
+async def _answer(relays: tuple[Relay, ...], request_line: str) -> _Answer:
     words = request_line.split()
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return HTTPStatus.BAD_REQUEST, "this is not an HTTP/1 request\n"
@@ -46,8 +49,11 @@ async def _answer(relay: Relay, request_line: str) -> _Answer:
     match = _PATH.fullmatch(path)
     if match is None:
         return HTTPStatus.NOT_FOUND, "use /power/0, /power/0/1 or /power/0/0\n"
-    if int(match["outlet"]) != OUTLET:
-        return HTTPStatus.NOT_FOUND, f"there is no outlet {match['outlet']}, only {OUTLET}\n"
+    outlet = int(match["outlet"])
+    if outlet >= len(relays):
+        last = len(relays) - 1
+        return HTTPStatus.NOT_FOUND, f"there is no outlet {outlet}, the last one is {last}\n"
+    relay = relays[outlet]
     value = match["value"]
     if value:
         if value not in ("0", "1"):
@@ -60,9 +66,9 @@ async def _answer(relay: Relay, request_line: str) -> _Answer:
 
 
 def power_handler(
-    relay: Relay,
+    *relays: Relay,
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """A connection handler for asyncio.start_server."""
+    """A connection handler for asyncio.start_server; ``relays`` by their outlet's number."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -75,7 +81,7 @@ def power_handler(
                 status, text = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers\n"
             else:
                 line = head.split(b"\r\n", 1)[0].decode("latin-1")
-                status, text = await _answer(relay, line)
+                status, text = await _answer(relays, line)
             allow = "Allow: GET\r\n" if status is HTTPStatus.METHOD_NOT_ALLOWED else ""
             writer.write(
                 f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain\r\n"

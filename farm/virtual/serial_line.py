@@ -281,6 +281,11 @@ class SerialLine:
             rest_s = len(data) * _BITS_PER_CHARACTER / self._baud
             asyncio.get_running_loop().call_later(rest_s, self._rested)
 
+    def say(self, text: str) -> None:
+        """What a boot program writes to the UART, QEMU not being there."""
+        if self._client is not None and not self.silent:
+            self._client.send(text.replace("\n", "\r\n").encode())
+
     def _rested(self) -> None:
         self._resting = False
         self.update_reading()

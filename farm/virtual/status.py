@@ -24,12 +24,16 @@ class Condition(Enum):
     RUNNING = "running"
     HUNG = "hung"
     HALTED = "halted"
+    EDL = "edl"
+    CRASH = "crash"
+    FASTBOOT = "fastboot"
     DEAD = "dead"
 
 
 class BoardStatus(BaseModel):
     """One board; a board that is down has a name only.
 
+    ``usb_path`` and ``usb_serial`` are those of its device in EDL, crash mode and fastboot.
     ``relay_on`` is what the power port reports, ``pid`` is its
     daemon's, ``boots`` counts since the board came up.
     """
@@ -42,6 +46,9 @@ class BoardStatus(BaseModel):
     relay_on: bool = False
     serial_port: int | None = None
     power_port: int | None = None
+    fastboot_port: int | None = None
+    usb_path: str = ""
+    usb_serial: str = ""
     serial_client: str | None = None
     pid: int | None = None
     qemu_pid: int | None = None

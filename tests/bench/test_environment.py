@@ -137,7 +137,7 @@ def test_the_safe_state_is_off_and_never_raises(board: Any, shell_bench: Bench) 
 
 
 def test_a_state_that_a_board_has_not(bench: Bench) -> None:
-    with pytest.raises(UsageError, match="only off, shell"):
+    with pytest.raises(UsageError, match="only to off, edl, crash, fastboot, shell"):
         bench.strategy.transition("barebox")
 
 

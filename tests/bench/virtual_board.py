@@ -11,6 +11,7 @@ from farm.bench.manifest import arm
 from farm.bench.pstorefs import unlink_records
 from farm.model import Manifest, PanicAccount
 from farm.scenarios import scenario_named
+from farm.virtual.usb_bus import usb_serial
 
 DEVICES = Path(__file__).resolve().parents[2] / "devices"
 NONCE = 0x1122_3344_5566_7788
@@ -28,6 +29,11 @@ def environment(root: Path, name: str, *options: str) -> Path:
     text = text.replace("virtual, status]", f"virtual, status, {named}]")
     text = text.replace("virtual, down]", f"virtual, down, {named}]")
     text = text.replace("virtual, up]", f"virtual, up, {up}]")
+    text = text.replace("serial: E1A339F9", f"serial: '{usb_serial(name)}'")
+    for key in ("edl", "fastboot"):
+        for state in ("on", "off"):
+            text = text.replace(f"press, {key}, '{state}']", f"press, {key}, '{state}', {named}]")
+    text = text.replace("virtual-programmer.elf", str(DEVICES / "virtual-programmer.elf"))
     path = root / f"{name}.yaml"
     path.write_text(text)
     return path

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from farm.virtual.usb_bus import usb_serial
+
 ROOT = Path(__file__).resolve().parents[2]
 FARM = str(Path(sys.executable).with_name("farm"))
 COMMAND_TIMEOUT_S = 180.0
@@ -193,6 +195,12 @@ def make_board() -> Iterator[Callable[..., Board]]:
             "start": ["farm", *up],
             "stop": ["farm", "virtual", "down", *named],
         }
+        target["resources"]["BoardUsb"]["serial"] = usb_serial(name)
+        drivers = target["drivers"]
+        drivers["Edl"]["programmer"] = str(ROOT / "devices" / "virtual-programmer.elf")
+        for key, commands in drivers["PanicFarmStrategy"]["keys"].items():
+            for what, state in (("hold", "on"), ("release", "off")):
+                commands[what] = ["farm", "virtual", "press", key, state, *named]
         lg_env = root / f"{name}.yaml"
         # labgrid makes drivers in the order of the file.
         lg_env.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

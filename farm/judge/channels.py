@@ -1,0 +1,265 @@
+"""Several channels, one panic: raw regions are decoded to records, and all are compared.
+
+Records come from the raw bytes of a ramoops region as the kernel itself finds them there (FORMAT.md
+section 7). What pstorefs adds to a file, the line about ECC, is taken off before comparing; ECC is
+applied to raw bytes first, as the kernel does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from farm.errors import FarmError, FormatError
+from farm.formats.ramoops import (
+    FrameState,
+    RamoopsSizes,
+    ZoneKind,
+    decode_panicdump_zone,
+    place_zones,
+)
+from farm.formats.record import RecordState, decode_record
+from farm.judge.case import zone_finding
+from farm.judge.names import shown
+from farm.model import Capture, CycleInput, Finding, FindingKind, Manifest, Ramoops, Verdict
+
+__all__ = ["Channels", "read_channels"]
+
+PSTOREFS = "pstorefs"
+_PREFIX = "panicdump-"
+_ECC_LINE = re.compile(rb"\nECC: [^\n]*\n")
+
+ReadCapture = Callable[[Capture], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """``captures`` are what the rest of the judge is to look at, ``read`` reads them."""
+
+    captures: tuple[Capture, ...]
+    read: ReadCapture
+    findings: tuple[Finding, ...] = ()
+
+
+def _zone_span(ramoops: Ramoops) -> tuple[int, int, int]:
+    """(physical address, size, ECC bytes) of the panicdump zone; raises UsageError."""
+    ecc = ramoops.ecc_size_bytes
+    sizes = RamoopsSizes(
+        mem_size_bytes=ramoops.mem_size_bytes,
+        record_size_bytes=ramoops.record_size_bytes,
+        panicdump_size_bytes=ramoops.panicdump_size_bytes,
+        console_size_bytes=ramoops.console_size_bytes,
+        pmsg_size_bytes=ramoops.pmsg_size_bytes,
+        ftrace_size_bytes=ramoops.ftrace_size_bytes,
+        ecc_size_bytes=ecc,
+    )
+    for place in place_zones(sizes):
+        if place.kind is ZoneKind.PANICDUMP:
+            return ramoops.mem_address + place.offset, place.size_bytes, ecc
+    return ramoops.mem_address, 0, ecc
+
+
+def _records(data: bytes, ecc: int, backend: str) -> tuple[dict[str, bytes], bool]:
+    """The records of a zone by the names that pstorefs gives them, and whether its header held."""
+    zone = decode_panicdump_zone(data, ecc)
+    frames = [one for one in zone.frames if one.within or not zone.zone.valid]
+    return {
+        f"{_PREFIX}{backend}-{number if one.ordinal is None else one.ordinal}": one.data
+        for number, one in enumerate(frames)
+        if one.state != FrameState.ERASED
+    }, zone.zone.valid
+
+
+def _normal(data: bytes, record: bytes) -> bytes:
+    """``data`` without what pstorefs puts behind the record."""
+    if data[: len(record)] == record and _ECC_LINE.fullmatch(data, len(record)):
+        return record
+    lines = list(_ECC_LINE.finditer(data))
+    return data[: lines[-1].start()] if lines and lines[-1].end() == len(data) else data
+
+
+def _intact(data: bytes) -> bool:
+    try:
+        return decode_record(data).state is RecordState.INTACT
+    except FormatError:
+        return False
+
+
+def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
+    """Decode the raw captures of ``cycle`` and compare all channels; never raises for bad bytes."""
+    raw = [one for one in cycle.captures if one.paddr is not None]
+    manifest = cycle.manifest
+    if not raw or manifest is None or manifest.ramoops is None:
+        return Channels(cycle.captures, read_capture)
+    findings: list[Finding] = []
+    by_channel: dict[str, dict[str, bytes]] = {}
+    files: dict[str, Capture] = {}
+    for capture in raw:
+        files[capture.channel] = capture
+        try:
+            found = _decoded(capture, manifest, read_capture(capture), findings)
+        except (FarmError, OSError) as error:
+            message = error.message if isinstance(error, FarmError) else str(error)
+            findings.append(_incomplete(capture, message))
+            continue
+        if found is not None:
+            by_channel[capture.channel] = found
+    derived, contents = _derived(cycle.captures, files, by_channel)
+    ordinary = _ordinary(cycle.captures, read_capture)
+    if ordinary is not None:
+        by_channel = {PSTOREFS: ordinary, **by_channel}
+    findings += _compare(by_channel, files)
+
+    def read(capture: Capture) -> bytes:
+        own = contents.get((capture.path, capture.board_name))
+        return read_capture(capture) if own is None else own
+
+    captures = tuple(one for one in cycle.captures if one.paddr is None)
+    return Channels((*captures, *derived), read, tuple(findings))
+
+
+def _incomplete(capture: Capture, message: str) -> Finding:
+    return zone_finding(
+        FindingKind.CAPTURE_INCOMPLETE,
+        Verdict.ERROR,
+        f"capture incomplete ({shown(capture.channel)}): {shown(message)}",
+        file=capture.path,
+    )
+
+
+def _decoded(
+    capture: Capture, manifest: Manifest, data: bytes, findings: list[Finding]
+) -> dict[str, bytes] | None:
+    assert manifest.ramoops is not None
+    assert capture.paddr is not None
+    start, size, ecc = _zone_span(manifest.ramoops)
+    offset = start - capture.paddr
+    if not size or offset < 0 or offset + size > len(data) or not capture.complete:
+        message = capture.note or f"it has not all of {size} bytes at {start:#x}"
+        findings.append(_incomplete(capture, message))
+        return None
+    records, valid = _records(data[offset : offset + size], ecc, manifest.backend)
+    if not valid and records:
+        findings.append(
+            zone_finding(
+                FindingKind.CORRUPT,
+                Verdict.FAIL,
+                f"the zone's header is lost in what {shown(capture.channel)} read; "
+                f"{len(records)} records were found behind it",
+                file=capture.path,
+                offset=offset,
+            )
+        )
+    return records
+
+
+def _derived(
+    captures: tuple[Capture, ...],
+    files: dict[str, Capture],
+    by_channel: dict[str, dict[str, bytes]],
+) -> tuple[list[Capture], dict[tuple[str, str], bytes]]:
+    """Captures made of a raw channel's records, when pstorefs was not asked."""
+    asked = any(one.channel == PSTOREFS for one in captures)
+    if asked or not by_channel:
+        return [], {}
+    channel = next(iter(by_channel))
+    file = files[channel]
+    made, contents = [], {}
+    for name, data in by_channel[channel].items():
+        made.append(
+            Capture(
+                channel=channel,
+                board_name=name,
+                path=file.path,
+                size_bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )
+        contents[file.path, name] = data
+    return made, contents
+
+
+def _ordinary(captures: tuple[Capture, ...], read_capture: ReadCapture) -> dict[str, bytes] | None:
+    """What pstorefs gave, by name; None when it was not asked or not all is there."""
+    chosen = [one for one in captures if one.channel == PSTOREFS]
+    if not chosen or not all(one.complete for one in chosen):
+        return None
+    try:
+        return {
+            one.board_name: read_capture(one)
+            for one in chosen
+            if one.board_name.startswith(_PREFIX)
+        }
+    except (FarmError, OSError):
+        return None
+
+
+def _compare(by_channel: dict[str, dict[str, bytes]], files: dict[str, Capture]) -> list[Finding]:
+    """Hold every channel against the first one, record by record."""
+    if len(by_channel) < 2:
+        return []
+    reference, *others = by_channel
+    findings: list[Finding] = []
+    for channel in others:
+        ours, theirs = by_channel[reference], by_channel[channel]
+        for name in sorted({*ours, *theirs}):
+            if (finding := _difference(name, reference, ours, channel, theirs)) is not None:
+                findings.append(
+                    finding
+                    if channel not in files
+                    else finding.model_copy(
+                        update={"message": f"{finding.message} ({files[channel].path})"}
+                    )
+                )
+    if not findings:
+        count = len(by_channel[reference])
+        findings.append(
+            zone_finding(
+                FindingKind.CHANNELS_AGREE,
+                Verdict.PASS,
+                f"{', '.join(by_channel)}: {count} records, byte-identical",
+            )
+        )
+    return findings
+
+
+def _difference(
+    name: str,
+    reference: str,
+    ours: dict[str, bytes],
+    channel: str,
+    theirs: dict[str, bytes],
+) -> Finding | None:
+    first, second = ours.get(name), theirs.get(name)
+    if first is None or second is None:
+        have, lack = (channel, reference) if first is None else (reference, channel)
+        return _disagreement(
+            f"{shown(name)}: {shown(have)} has it, {shown(lack)} has not", Verdict.ERROR
+        )
+    first, second = _normal(first, second), _normal(second, first)
+    if first == second:
+        return None
+    at = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+    at = min(len(first), len(second)) if at is None else at
+    wrong = sum(a != b for a, b in zip(first, second, strict=False))
+    wrong += abs(len(first) - len(second))
+    good = [one for one, data in ((reference, first), (channel, second)) if _intact(data)]
+    verdict = Verdict.ERROR
+    if len(good) == 1:
+        why = f"the CRC says that {shown(good[0])} is right"
+        if good[0] != reference and reference == PSTOREFS:
+            verdict = Verdict.FAIL
+            why += ": the kernel handed out other bytes than memory holds"
+    else:
+        why = "the CRC says that both are right" if good else "the CRC says that neither is right"
+    return _disagreement(
+        f"{shown(name)}: {shown(channel)} differs from {shown(reference)} in {wrong} bytes, "
+        f"first at {at:#x}; {why}",
+        verdict,
+    )
+
+
+def _disagreement(message: str, verdict: Verdict) -> Finding:
+    return zone_finding(FindingKind.CHANNELS_DISAGREE, verdict, message)

@@ -1,0 +1,1 @@
+"""What a Qualcomm chip speaks when no kernel runs: Sahara, Firehose, fastboot; over one seam."""

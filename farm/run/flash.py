@@ -1,0 +1,86 @@
+"""Bringing the farm's own kernel onto the board: build, boot image, flash, and the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.bench.environment import Bench
+from farm.bench.strategy import Status
+from farm.build import bootimage, cache, pipeline
+from farm.build.kernel import default_jobs
+from farm.build.progress import BuildProgress
+from farm.errors import BenchError, UsageError
+from farm.model import Manifest
+
+WAYS = ("fastboot", "edl")
+
+
+@dataclass(frozen=True)
+class Flashed:
+    """What was flashed: the kernel's build id, and by which tool."""
+
+    build_id: str
+    tool: str
+    image_bytes: int
+
+
+def parse_flash(text: str | None) -> str | None:
+    """The way of ``--flash``; raises UsageError."""
+    if text is not None and text not in WAYS:
+        raise UsageError(f"--flash: {text!r} is no way to flash", f"The ways: {', '.join(WAYS)}.")
+    return text
+
+
+def flash(bench: Bench, way: str, folder: Path) -> Flashed:
+    """Build the board's kernel, flash it and boot it; raises BuildError, BenchError."""
+    name = bench.options.build
+    if not name:
+        raise UsageError(
+            f"the board {bench.options.board} has no build",
+            "Add `build`, the name of its devices/NAME.dts, to the target's options.",
+        )
+    request = pipeline.Request(
+        board=name,
+        base="6.12",
+        jobs=default_jobs(),
+        force=False,
+        project=pipeline.project_folder(),
+        cache=cache.root(),
+    )
+    with BuildProgress() as progress:
+        product = pipeline.build(request, progress)
+    image = folder / "boot.img"
+    image.write_bytes(
+        bootimage.pack(
+            (product.folder / "Image").read_bytes(),
+            (product.folder / "initramfs.cpio.gz").read_bytes(),
+            (product.folder / f"{name}.dtb").read_bytes(),
+        )
+    )
+    partition = bench.options.boot_partition
+    strategy = bench.strategy
+    tool = "fastboot"
+    if way == "fastboot":
+        strategy.transition(Status.fastboot)
+        driver = strategy.driver("fastboot")
+        driver.flash(partition, image)
+        if partition[-2:] in ("_a", "_b"):
+            driver.run("set_active", partition[-1])
+    else:
+        strategy.transition(Status.edl)
+        tool = strategy.driver("edl").flash(partition, image)
+        strategy.force(Status.unknown)
+    strategy.transition(Status.shell)
+    return Flashed(product.record["build_id"], tool, image.stat().st_size)
+
+
+def check(flashed: Flashed, manifest: Manifest) -> None:
+    """Raise BenchError when another kernel runs than the one that was flashed."""
+    if manifest.build_id != flashed.build_id:
+        raise BenchError(
+            f"the board {manifest.board} runs a kernel with build id {manifest.build_id}, "
+            f"flashed was {flashed.build_id}",
+            part="board",
+            next_step="It may have booted its other slot; see console.log.",
+        )
