@@ -14,14 +14,16 @@ from typing import Annotated
 
 import typer
 
-from farm.build import cache, pipeline, process, series, source
+from farm.build import cache, kconfig, pipeline, process, series, source
 from farm.build.kernel import TOOLS, KernelBuild, default_jobs
 from farm.build.progress import BuildProgress
 from farm.errors import BuildError
 
 KUNIT_CONFIG = Path("kernel/panicdump/.kunitconfig")
 _TOTALS = re.compile(r"total: (\d+) errors, (\d+) warnings, (\d+) checks")
-_WARNING = re.compile(r"^(?:\.\./|\./)?(?:.*/linux/)?(\S+?):\d+(?::\d+)?: (?:warning|error): ")
+_WARNING = re.compile(
+    r"^(?:\.\./|\./)?(?:.*/linux/)?(?P<file>\S+?):\d+(?::\d+)?: (?:warning|error): (?P<what>.*)"
+)
 _KTAP_TOTALS = re.compile(
     r"Testing complete\. Ran (\d+) tests: (.*)|Test(?:ing)? complete\. Passed: (\d+)"
 )
@@ -135,26 +137,36 @@ def _build_each(
     log: Path,
     progress: BuildProgress,
 ) -> int:
-    """Build the base and each step of the series; return how many builds that were."""
+    """Build the base and each step of the series; return how many builds that were.
+
+    A warning that the base has, too, is not the series' fault.
+    """
     out = store / "out-builds"
+    out.mkdir(parents=True, exist_ok=True)
+    fragment = out / "fragment.config"
+    extra = request.fragment.with_name("check.config")
+    fragment.write_text(kconfig.merge(request.fragment, extra))
+    of_the_base: set[tuple[str, str]] = set()
     touched = {name for patch in patches for name in patch.files}
     for count in range(len(patches) + 1):
         name = patches[count - 1].name if count else "the base source"
         progress.stage(f"build {name}")
         series.bring_to(tree, patches[:count], store)
-        found: list[str] = []
+        found: dict[tuple[str, str], str] = {}
 
-        def on_line(line: str, found: list[str] = found) -> None:
+        def on_line(line: str, found: dict[tuple[str, str], str] = found) -> None:
             told = _WARNING.match(line)
-            if told is not None and any(told[1].endswith(file) for file in touched):
-                found.append(line.rstrip())
+            if told is not None and any(told["file"].endswith(file) for file in touched):
+                found[(told["file"], told["what"])] = line.rstrip()
 
         work = KernelBuild(tree, out, log, request.jobs, warnings=True)
         # The board's options come with the series: early patches do not have them all.
-        work.configure(request.fragment, complete=count == len(patches))
+        work.configure(fragment, complete=count == len(patches))
         work.compile(progress.advance, on_line=on_line, modules=True)
-        if found and count:
-            raise BuildError(f"{name} builds with warnings:\n" + "\n".join(found), log=str(log))
+        if not count:
+            of_the_base = set(found)
+        if new := [line for what, line in found.items() if what not in of_the_base]:
+            raise BuildError(f"{name} builds with warnings:\n" + "\n".join(new), log=str(log))
     return len(patches)
 
 

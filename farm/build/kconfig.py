@@ -42,6 +42,17 @@ def parse(text: str, source: str) -> dict[str, str]:
     return options
 
 
+def merge(first: Path, second: Path) -> str:
+    """Return the text of both fragments as one; what ``second`` says of an option holds."""
+    again = parse(second.read_text(), second.name)
+    kept = [
+        line
+        for line in first.read_text().splitlines()
+        if not again.keys() & parse(line, first.name).keys()
+    ]
+    return "\n".join(kept) + "\n" + second.read_text()
+
+
 def check(fragment: Path, config: Path) -> None:
     """Raise ``BuildError`` naming each option of ``fragment`` that ``config`` has otherwise."""
     wanted = parse(fragment.read_text(), fragment.name)

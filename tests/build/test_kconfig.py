@@ -33,3 +33,11 @@ def test_a_lost_option_is_named(tmp_path: Path, config: str) -> None:
 def test_a_line_that_is_no_option_is_named_by_line(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"board\.config:2"):
         check(tmp_path, "CONFIG_A=y\nPSTORE please\n", "CONFIG_A=y\n")
+
+
+def test_a_second_fragment_overrides_the_first(tmp_path: Path) -> None:
+    first, second = tmp_path / "board.config", tmp_path / "check.config"
+    first.write_text("# why\nCONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
+    second.write_text("# CONFIG_A is not set\nCONFIG_C=m\n")
+    merged = kconfig.parse(kconfig.merge(first, second), "merged")
+    assert merged == {"CONFIG_A": "n", "CONFIG_B": "y", "CONFIG_C": "m"}
