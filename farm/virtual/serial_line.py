@@ -31,6 +31,8 @@ _PIPE_AT_BAUD_BYTES = 4096
 _INPUT_QUEUE_BYTES = 1 << 20
 _BAUD_SLICE_S = 0.01
 _BITS_PER_CHARACTER = 10
+# QEMU writes single bytes: waking up for each takes more time than the guest has for itself.
+_GATHER_S = 0.002
 _TAKEOVER_S = 0.5
 _DRAIN_DEADLINE_S = 1.0
 _DRAIN_STEP_S = 0.002
@@ -275,11 +277,12 @@ class SerialLine:
             return
         if self._client is not None and not self.silent:
             self._client.send(data)
+        self._resting = True
+        self.update_reading()
+        rest_s = _GATHER_S
         if self._baud is not None:
-            self._resting = True
-            self.update_reading()
             rest_s = len(data) * _BITS_PER_CHARACTER / self._baud
-            asyncio.get_running_loop().call_later(rest_s, self._rested)
+        asyncio.get_running_loop().call_later(rest_s, self._rested)
 
     def say(self, text: str) -> None:
         """What a boot program writes to the UART, QEMU not being there."""
