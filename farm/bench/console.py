@@ -116,7 +116,7 @@ class RecordedConsole(Driver, ConsoleProtocol):  # type: ignore[misc]  # labgrid
         """See ``ConsoleStream.wait_for``."""
         return self.stream.wait_for(patterns, deadline_s, what, part=part, stall_s=stall_s)
 
-    def send_break(self, seconds: float = 0.1) -> None:
+    def send_break(self, seconds: float = 0.05) -> None:
         """Hold the line in BREAK for so long; raises BenchError, UsageError."""
         link = self.link
         link.set_break(True)

@@ -29,7 +29,7 @@ FOLDER = "/sys/fs/pstore"
 PREFIX = "panicdump-"
 CHUNK_BYTES = 1 << 16
 # What may have to be sent again when a transfer is damaged or the line is lost.
-TRANSFER_BYTES = 3 << 15
+TRANSFER_BYTES = 1 << 17
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 Progress = Callable[[int, int], None]
@@ -62,7 +62,9 @@ stat -c 'size %s %n' "$@"
 [ -z "$r" ] || sha256sum $r
 """
 
+# One long line is a quarter faster than many, where base64 can do it.
 _MARKS = """\
+e() { base64 -w 0 2>/dev/null || base64; }
 h() { printf '\\n%s-%s %s\\n' FIRST SECOND $1; }
 t() { printf '%s+%s %s %s\\n' FIRST SECOND $1 $2; }
 """
@@ -329,9 +331,9 @@ class _Reader:
         for index, transfer in enumerate(transfers):
             source = f"{self._source(transfer)} 2>/dev/null"
             if self._has_gzip:
-                lines.append(f"h {index}; {source} | gzip -c | base64; t {index} -")
+                lines.append(f"h {index}; {source} | gzip -c | e; t {index} -")
             else:
-                lines.append(f"h {index}; {source} | base64; t {index} $({source} | md5sum)")
+                lines.append(f"h {index}; {source} | e; t {index} $({source} | md5sum)")
         marks = _MARKS.replace("FIRST", first).replace("SECOND", second)
         end = self._shell.start(f"{marks}cd {FOLDER} || exit 3\n" + "\n".join(lines))
         begin = re.compile(rf"{first}-{second} ([0-9]+)\r?\n".encode())
