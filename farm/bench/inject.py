@@ -73,7 +73,8 @@ def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | Non
         # Level 8 shows everything: the reason of an oops is printed before the kernel
         # raises the level by itself.
         said = shell.run_script(
-            f"[ -c /dev/pmsg0 ] && echo {mark} > /dev/pmsg0 && echo planted; dmesg -n 8",
+            f"[ -c /dev/pmsg0 ] && echo {mark} > /dev/pmsg0 && echo planted\n"
+            "echo 8 > /proc/sys/kernel/printk",
             _PLANT_DEADLINE_S,
             what="preparing the panic",
         )

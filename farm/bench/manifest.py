@@ -54,15 +54,16 @@ p || {{ mount -t pstore pstore /sys/fs/pstore; p; }}
 _SCRIPTS = {
     "identity": "read -r x < /proc/sys/kernel/osrelease && echo $x; base64 /sys/kernel/notes",
     "table": f"[ -e {TABLE} ] && cat {TABLE}",
-    "ramoops": "cd /sys/module/ramoops/parameters && grep . *",
+    "ramoops": "cd /sys/module/ramoops/parameters && "
+    "for f in *; do read -r x < $f && echo $f:$x; done",
     "dtecc": "od -An -tx1 /proc/device-tree/reserved-memory/ramoops*/ecc-size",
     "backend": "read -r x < /sys/module/pstore/parameters/backend && echo $x",
-    "cmdline": "cat /proc/cmdline",
+    "cmdline": "read -r x < /proc/cmdline && printf '%s\\n' \"$x\"",
     "pstore": f"(\n{LIST_SCRIPT}\n)",
 }
 _AFTER_PANIC = {
     "identity": _SCRIPTS["identity"],
-    "state": f"head -n 2 {TABLE}",
+    "state": f'{{ read -r x; echo "$x"; read -r x; echo "$x"; }} < {TABLE}',
     "pstore": _SCRIPTS["pstore"],
     # What user space of the boot before wrote to /dev/pmsg0.
     "pmsg": "tail -c 256 /sys/fs/pstore/pmsg-*",
