@@ -27,7 +27,7 @@ def captures(board: Board, outcome: Outcome) -> list[Path]:
 
 
 def least_wall_to_board(outcome: Outcome) -> float:
-    return min(cycle["wall_s"] / cycle["board_s"] for cycle in outcome.cycles)
+    return min(float(cycle["wall_s"] / cycle["board_s"]) for cycle in outcome.cycles)
 
 
 def test_three_ways_to_panic_five_times_each(board: Board) -> None:
