@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,28 +30,54 @@ def captures(board: Board, outcome: Outcome) -> list[Path]:
     ]
 
 
+def cpu_s_of_all() -> float:
+    """Seconds that all processors were busy, or taken away by a hypervisor: proc(5), /proc/stat."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s_of(board: Board) -> float:
+    """Seconds of the board's process, of its QEMUs, and of this process and its children."""
+    ticks = 0
+    pid = board.status()[1]["pid"]
+    running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in (str(pid), *running):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(u.ru_utime + u.ru_stime for u in own)
+
+
+def run_beside_others(board: Board, *arguments: str) -> tuple[Outcome, float]:
+    """Run; also return the share of this computer, 0 to 1, that others had meanwhile."""
+    before_s, all_s, own_s = time.monotonic(), cpu_s_of_all(), cpu_s_of(board)
+    outcome = board.run(*arguments)
+    others_s = (cpu_s_of_all() - all_s) - (cpu_s_of(board) - own_s)
+    elapsed_s = (time.monotonic() - before_s) * len(os.sched_getaffinity(0))
+    return outcome, max(0.0, others_s / elapsed_s)
+
+
 def least_wall_to_board(outcome: Outcome) -> float:
     return min(float(cycle["wall_s"] / cycle["board_s"]) for cycle in outcome.cycles)
 
 
 def test_three_ways_to_panic_five_times_each(board: Board) -> None:
-    outcome = board.run(
-        *("--scenario", "sysrq-c"),
-        *("--scenario", "break-c"),
-        *("--scenario", "lkdtm-bug"),
-        *("--repeat", "5"),
-    )
+    scenarios = ("--scenario", "sysrq-c", "--scenario", "break-c", "--scenario", "lkdtm-bug")
+    outcome, others = run_beside_others(board, *scenarios, "--repeat", "5")
     assert outcome.code == 0, outcome.stderr
     assert outcome.run["totals"]["PASS"] == 15
-    # Other work on this computer costs the farm more than the board, so that the cycle that was
-    # disturbed least is held against the limit; run.json has the figures of the whole run.
-    # What disturbs it for all of a run may be gone in the next one.
+    # Other work on this computer costs the farm more than the board. So the cycle that was
+    # disturbed least is held against the limit, with what others took of the computer added, and
+    # once more if that was not steady; run.json has the figures of the whole run.
     for _ in range(3):
-        if least_wall_to_board(outcome) <= 1.3:
+        if least_wall_to_board(outcome) <= 1.3 * (1 + others):
             break
-        outcome = board.run("--scenario", "lkdtm-bug", "--repeat", "5")
+        outcome, others = run_beside_others(board, "--scenario", "lkdtm-bug", "--repeat", "5")
         assert outcome.code == 0, outcome.stderr
-    assert least_wall_to_board(outcome) <= 1.3
+    assert least_wall_to_board(outcome) <= 1.3 * (1 + others)
     assert outcome.run["wall_to_board"] == pytest.approx(
         outcome.run["wall_s"] / outcome.run["board_s"], abs=0.001
     )
