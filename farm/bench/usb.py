@@ -120,8 +120,13 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         """Where the cable ends; empty for this host."""
         return str(self.usb.host or "")
 
-    def _call(self, name: str, *arguments: Any, deadline_s: float = _CALL_DEADLINE_S) -> Any:
-        """Call the agent; one that does not answer in time is killed."""
+    def _call(
+        self, name: str, *arguments: Any, deadline_s: float = _CALL_DEADLINE_S, attempts: int = 4
+    ) -> Any:
+        """Call the agent; one that does not answer in time is killed.
+
+        One that dies without an answer, as when the device goes while it is opened, is replaced.
+        """
         if self._agent is None:
             self._start_agent()
         answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
@@ -146,6 +151,8 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             raise
         if error is not None:
             self._drop_agent()
+            if isinstance(error, json.JSONDecodeError) and attempts > 1:
+                return self._call(name, *arguments, deadline_s=deadline_s, attempts=attempts - 1)
             if isinstance(error, AgentException | AgentError | json.JSONDecodeError | OSError):
                 raise BenchError(
                     f"{self.describe()}: the agent failed: {error}",
