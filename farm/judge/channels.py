@@ -43,8 +43,11 @@ class Channels:
     findings: tuple[Finding, ...] = ()
 
 
-def _zone_span(ramoops: Ramoops) -> tuple[int, int, int]:
-    """(physical address, size, ECC bytes) of the panicdump zone; raises UsageError."""
+def zone_span(ramoops: Ramoops) -> tuple[int, int, int]:
+    """(physical address, size, ECC bytes) of the panicdump zone; the size is 0 without one.
+
+    Raises UsageError when the sizes do not fit the region.
+    """
     ecc = ramoops.ecc_size_bytes
     sizes = RamoopsSizes(
         mem_size_bytes=ramoops.mem_size_bytes,
@@ -134,7 +137,7 @@ def _decoded(
 ) -> dict[str, bytes] | None:
     assert manifest.ramoops is not None
     assert capture.paddr is not None
-    start, size, ecc = _zone_span(manifest.ramoops)
+    start, size, ecc = zone_span(manifest.ramoops)
     offset = start - capture.paddr
     if not size or offset < 0 or offset + size > len(data) or not capture.complete:
         message = capture.note or f"it has not all of {size} bytes at {start:#x}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from farm.bench.environment import Bench
 from farm.bench.strategy import Status
 from farm.errors import BenchError, UsageError
-from farm.formats.ramoops import RamoopsSizes, ZoneKind, place_zones
+from farm.judge.channels import zone_span
 from farm.model import Capture, ChannelRead, Manifest, Ramoops
 
 PSTOREFS = "pstorefs"
@@ -66,19 +66,10 @@ def _region(manifest: Manifest) -> Ramoops:
 
 def _panicdump_span(ramoops: Ramoops) -> tuple[int, int]:
     """(physical address, size) of the panicdump zone: all that a slow channel reads."""
-    sizes = RamoopsSizes(
-        mem_size_bytes=ramoops.mem_size_bytes,
-        record_size_bytes=ramoops.record_size_bytes,
-        panicdump_size_bytes=ramoops.panicdump_size_bytes,
-        console_size_bytes=ramoops.console_size_bytes,
-        pmsg_size_bytes=ramoops.pmsg_size_bytes,
-        ftrace_size_bytes=ramoops.ftrace_size_bytes,
-        ecc_size_bytes=ramoops.ecc_size_bytes,
-    )
-    for place in place_zones(sizes):
-        if place.kind is ZoneKind.PANICDUMP:
-            return ramoops.mem_address + place.offset, place.size_bytes
-    raise BenchError("ramoops has no panicdump zone", part="board")
+    start, size, _ = zone_span(ramoops)
+    if not size:
+        raise BenchError("ramoops has no panicdump zone", part="board")
+    return start, size
 
 
 class ChannelReader:
