@@ -125,8 +125,10 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
     ) -> Any:
         """Call the agent; one that does not answer in time is killed.
 
-        One that dies without an answer, as when the device goes while it is opened, is replaced.
+        One that dies without an answer, as when the device goes while it is opened, is replaced;
+        the deadline is for all of them.
         """
+        end = time.monotonic() + deadline_s
         if self._agent is None:
             self._start_agent()
         answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
@@ -152,7 +154,8 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if error is not None:
             self._drop_agent()
             if isinstance(error, json.JSONDecodeError) and attempts > 1:
-                return self._call(name, *arguments, deadline_s=deadline_s, attempts=attempts - 1)
+                left_s = max(0.0, end - time.monotonic())
+                return self._call(name, *arguments, deadline_s=left_s, attempts=attempts - 1)
             if isinstance(error, AgentException | AgentError | json.JSONDecodeError | OSError):
                 raise BenchError(
                     f"{self.describe()}: the agent failed: {error}",
