@@ -199,7 +199,8 @@ def encode_record(
     for number, region in enumerate(record.regions):
         if region.kind == NOTE:
             name = _raw(region.name)[:32].split(b"\0", 1)[0]
-            note = _note(name, region.note_type, region.data)
+            # One without content is left out.
+            note = _note(name, region.note_type, region.data) if region.data else b""
             note_spans[number] = (end + len(registered_notes), len(note))
             registered_notes += note
     data_at = (end + len(registered_notes) + 7) & ~7

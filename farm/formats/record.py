@@ -585,6 +585,9 @@ def _section_fits(section: Section, region: Region) -> bool:
         return section.name_raw == name and place == (region.offset, region.va, region.saved_bytes)
     head = NHDR.size_bytes + -(-(len(name) + 1) // 4) * 4
     size_bytes = head + -(-region.saved_bytes // 4) * 4
+    if not region.saved_bytes:
+        # A note without content is left out.
+        head = size_bytes = 0
     wanted = (NOTE_PREFIX + name, region.offset - head, size_bytes)
     return (section.name_raw, section.offset, section.size_bytes) == wanted
 
