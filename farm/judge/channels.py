@@ -131,6 +131,9 @@ def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
         if found is not None:
             by_channel[capture.channel] = found
     derived, contents = _derived(asked, files, by_channel)
+    if not asked and not by_channel:
+        # Nobody has read the records whole: that none was found says nothing.
+        return _unread(raw, files_only, read_capture, findings)
     if ordinary is not None:
         by_channel = {PSTOREFS: ordinary, **by_channel}
     findings += _compare(by_channel, files)
@@ -240,6 +243,32 @@ def _derived(
         )
         contents[file.path, name] = data
     return made, contents
+
+
+def _unread(
+    raw: list[Capture],
+    files_only: tuple[Capture, ...],
+    read_capture: ReadCapture,
+    findings: list[Finding],
+) -> Channels:
+    """Let an incomplete capture stand for the records that no channel has read."""
+    reasons = {one.evidence.file: one.message for one in findings if one.evidence is not None}
+    paths = {one.path for one in raw}
+    stand_ins = [
+        one.model_copy(
+            update={
+                "board_name": f"{_PREFIX}zone",
+                "complete": False,
+                "note": reasons.get(one.path, "not read"),
+                "paddr": None,
+            }
+        )
+        for one in raw
+    ]
+    return Channels(
+        (*files_only, *stand_ins),
+        lambda capture: b"" if capture.path in paths else read_capture(capture),
+    )
 
 
 def _ordinary(captures: tuple[Capture, ...], read_capture: ReadCapture) -> dict[str, bytes] | None:

@@ -181,7 +181,12 @@ def test_a_lost_zone_header_is_a_failure_where_the_kernel_shows_no_record_either
 def test_memory_without_any_zone_is_not_a_kernel_that_lost_its_records() -> None:
     panic = Panic(0)
     panic.by_memory("sahara", bytes(len(panic.zone)))
-    (found,) = panic.judged().findings
+    channels = panic.judged()
+    (stand_in,) = channels.captures
+    assert not stand_in.complete
+    assert "signature" in stand_in.note
+    panic.by_pstorefs()
+    found = next(one for one in panic.judged().findings if one.evidence is not None)
     assert found.kind is FindingKind.CAPTURE_INCOMPLETE
     assert found.verdict is Verdict.ERROR
 
