@@ -264,6 +264,9 @@ class PanicAccount(Frozen):
     trigger: str
     panic_line: str | None = None
     signature_found: bool = False
+    from_kept_log: bool = Field(
+        default=False, description="the console lost it; the log that pstore kept shows it"
+    )
     panic_console_lines: tuple[str, ...] = ()
     reset: str = Field(default="unknown", description="warm, cold, none, unknown")
     boot_id_after: str | None = None

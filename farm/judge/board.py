@@ -182,6 +182,12 @@ def judge_board(cycle: CycleInput, dump: Dump) -> BoardRules:
         blame(board_finding(FindingKind.COLD_RESET, Verdict.ERROR, message))
     if not bench and (doubt := _doubt(cycle, panic, cycle.manifest, dump)) is not None:
         blame(doubt)
+    if panic.from_kept_log:
+        message = "the console lost the words of the panic; the log that pstore kept has them"
+        tail = panic.panic_console_lines[-_TAIL_LINES:]
+        findings.append(
+            board_finding(FindingKind.SERIAL_SILENT, Verdict.PASS, message, console_lines=tail)
+        )
     # A bench that failed on the way may have seen only half of the console.
     if not panic.signature_found and not bench:
         outcome = _no_panic(panic, cycle.manifest, dump)

@@ -17,10 +17,14 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from farm.errors import FarmError
+from farm.virtual.control import ask
+from farm.virtual.layout import BoardDir
 from tests.e2e.conftest import Board, Outcome
 
 DEADLINES_S = {"boot": 20, "panic": 8, "reset": 20, "script": 10, "collect": 40}
@@ -36,7 +40,7 @@ _LOST = r"serial|power|board|lost|refused|usb|connection"
 
 KINDS = (
     *("silence", "silence-for", "hang", "stuck-relay", "kill", "power-off", "glitch"),
-    *("stopped", "intruder", "disk", "replug", "usb", "usb", "usb", "usb", "usb"),
+    *("stopped", "intruder", "disk", "replug", "usb", "usb", "usb", "usb", "usb", "words"),
 )
 
 
@@ -49,6 +53,7 @@ class Planted:
     cause: str
     channel: str = "pstorefs"
     at_start: bool = False
+    after: str = "boot"
     file_limit_bytes: int | None = None
 
 
@@ -58,9 +63,11 @@ def _fault(*words: str) -> Callable[[Board], None]:
 
 def _silence_for(seconds: float) -> Callable[[Board], None]:
     def act(board: Board) -> None:
-        board.fault("silence", "on")
+        # The command takes longer than what is to be hit.
+        daemon = BoardDir(Path(board.environment["PANIC_FARM_STATE"]) / board.name)
+        ask(daemon, "silence", on=True)
         time.sleep(seconds)
-        board.fault("silence", "off")
+        ask(daemon, "silence", on=False)
 
     return act
 
@@ -133,6 +140,15 @@ def plant(rng: random.Random) -> Planted:
             return Planted(kind, _fault("silence", "on"), _LINE)
         case "silence-for":
             return Planted(f"silence for {seconds:.1f} s", _silence_for(seconds), _LINE)
+        case "words":
+            # Somewhere between the trigger and the reset a second after the panic.
+            seconds = rng.uniform(0.02, 1.2)
+            return Planted(
+                f"silence for {seconds:.2f} s in the panic",
+                _silence_for(seconds),
+                _LINE,
+                after=": panic: ",
+            )
         case "hang":
             return Planted(kind, _fault("hang"), r"hung|did not happen|silent|prompt|no kernel")
         case "stuck-relay":
@@ -202,6 +218,8 @@ def disturbed_run(board: Board, seed: int) -> Result:
     rng = random.Random(seed)
     planted = plant(rng)
     at_s = 0.0 if planted.at_start else rng.uniform(0, RUN_S)
+    if planted.after != "boot":
+        at_s = rng.uniform(0, 0.4)
     board.up()
     if planted.at_start:
         planted.act(board)
@@ -215,10 +233,10 @@ def disturbed_run(board: Board, seed: int) -> Result:
 
         def disturb() -> None:
             time.sleep(at_s)
-            with contextlib.suppress(AssertionError, ProcessLookupError, KeyError):
+            with contextlib.suppress(AssertionError, ProcessLookupError, KeyError, FarmError):
                 planted.act(board)
 
-        running.wait_for("boot")
+        running.wait_for(planted.after)
         disturber = threading.Thread(target=disturb)
         disturber.start()
     try:

@@ -202,6 +202,13 @@ def test_a_panic_after_which_the_same_boot_answers_is_a_contradiction(scene: Sce
     assert "the same boot answers" in result.why
 
 
+def test_a_panic_that_only_the_kept_log_shows_is_the_scenarios_and_says_so(scene: Scene) -> None:
+    scene.panic = {"from_kept_log": True}
+    result = scene.judge()
+    assert result.verdict is Verdict.PASS
+    assert only(result, FindingKind.SERIAL_SILENT).verdict is Verdict.PASS
+
+
 def test_a_silent_line_and_where_the_board_was_found_are_findings_of_their_own(
     scene: Scene,
 ) -> None:
