@@ -70,7 +70,7 @@ mutation: setup
 	$(VENV)/bin/python -m tests.judge.mutation --count $(COUNT) --seed $(SEED)
 
 faults: build
-	PANIC_FARM_FAULT_RUNS=$(RUNS) PANIC_FARM_FAULT_SEED=$(SEED) \
+	PANIC_FARM_FAULT_RUNS=$(RUNS) PANIC_FARM_FAULT_SEED=$(SEED) PANIC_FARM_FAULT_KIND=$(KIND) \
 		$(VENV)/bin/pytest -m virtual -s tests/e2e/test_bench_faults.py
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the validation

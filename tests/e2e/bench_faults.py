@@ -132,8 +132,9 @@ def _usb(rng: random.Random) -> tuple[str, ...]:
 
 
 def plant(rng: random.Random) -> Planted:
-    """Choose a fault."""
+    """Choose a fault, of the one kind that the environment asks for if it does."""
     kind = rng.choice(KINDS)
+    kind = os.environ.get("PANIC_FARM_FAULT_KIND") or kind
     seconds = rng.uniform(0.1, 4.0)
     match kind:
         case "silence":
