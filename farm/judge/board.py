@@ -132,7 +132,7 @@ def _doubt(
     read_in_time = any(one.paddr is not None for one in cycle.captures)
     if (
         panic.reset == "unknown"
-        and cycle.expect is Expect.ALL
+        and cycle.expect is not Expect.NONE
         and not (dump.fresh or dump.stale or dump.foreign or dump.incomplete or read_in_time)
     ):
         message = (
