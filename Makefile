@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 ENV := devices/virtual.yaml
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages build demo test lint kernel-check bench clean
+.PHONY: help setup packages build demo test lint kernel-check bench mutation faults clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -23,6 +23,8 @@ help:
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
 	@echo "make kernel-check  the series: checkpatch, a build per patch, KUnit"
 	@echo "make bench         the figures, as ratios, with their peers beside"
+	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
+	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
 	@echo "make clean         remove the virtual environment; the build cache stays"
 
 setup: packages $(STAMP)
@@ -59,6 +61,17 @@ kernel-check: setup
 
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
+
+COUNT := 6000
+RUNS := 100
+SEED := 1
+
+mutation: setup
+	$(VENV)/bin/python -m tests.judge.mutation --count $(COUNT) --seed $(SEED)
+
+faults: build
+	PANIC_FARM_FAULT_RUNS=$(RUNS) PANIC_FARM_FAULT_SEED=$(SEED) PANIC_FARM_FAULT_KIND=$(KIND) \
+		$(VENV)/bin/pytest -m virtual -s tests/e2e/test_bench_faults.py
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the validation
 # suite on the board that the environment names.

@@ -61,10 +61,17 @@ class BenchError(FarmError):
 
 
 class DeadlineError(BenchError):
-    """A wait with a named deadline ran out."""
+    """A wait with a named deadline ran out; ``silent``: not one byte came in that time."""
 
     def __init__(
-        self, what: str, *, part: str, deadline_s: float, last: str = "", next_step: str = ""
+        self,
+        what: str,
+        *,
+        part: str,
+        deadline_s: float,
+        last: str = "",
+        next_step: str = "",
+        silent: bool = False,
     ) -> None:
         message = f"{part}: {what} did not happen within {deadline_s:g} s"
         if last:
@@ -72,3 +79,4 @@ class DeadlineError(BenchError):
         super().__init__(message, part=part, next_step=next_step)
         self.what = what
         self.deadline_s = deadline_s
+        self.silent = silent

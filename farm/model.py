@@ -127,6 +127,9 @@ class Capture(Frozen):
     complete: bool = True
     note: str = ""
     paddr: int | None = None
+    ground_truth: bool = Field(
+        default=False, description="memory at registered addresses, to hold records against"
+    )
 
 
 class ChannelRead(Frozen):
@@ -142,6 +145,8 @@ class FindingKind(StrEnum):
     """Everything that can be said of a device, a zone or a board."""
 
     INTACT = "intact"
+    MEMORY_EQUAL = "memory equal"
+    MEMORY_DIFFERS = "memory differs"
     CORRUPT = "corrupt"
     TORN = "torn"
     TRUNCATED = "truncated"
@@ -157,17 +162,30 @@ class FindingKind(StrEnum):
     OVER_BUDGET = "over budget"
     UNEXPECTED = "unexpected"
     WRONG_IDENTITY = "wrong identity"
+    HEADER_LOST = "header lost"
     ECC_CORRECTED = "ecc corrected"
     ECC_UNCORRECTABLE = "ecc uncorrectable"
     NO_PANIC = "no panic"
     WRONG_KERNEL = "wrong kernel"
     COLD_RESET = "cold reset"
     HUNG = "hung"
+    BOOT_LOOP = "boot loop"
+    IN_CRASH_MODE = "in crash mode"
+    SERIAL_SILENT = "serial silent"
     BENCH_LOST = "bench lost"
     CAPTURE_INCOMPLETE = "capture incomplete"
     UNSUPPORTED = "unsupported"
     CHANNELS_DISAGREE = "channels disagree"
     CHANNELS_AGREE = "channels agree"
+
+
+class Blame(StrEnum):
+    """Who has to act on a finding."""
+
+    KERNEL = "kernel"
+    BENCH = "bench"
+    POLICY = "policy"
+    UNSUPPORTED = "unsupported"
 
 
 class Subject(StrEnum):
@@ -201,6 +219,7 @@ class Finding(Frozen):
     device: str | None = None
     driver: str | None = None
     evidence: Evidence | None = None
+    blame: Blame | None = Field(default=None, description="None where nothing is wrong")
 
 
 class DeviceVerdict(Frozen):
@@ -222,9 +241,12 @@ class Policy(Frozen):
 
     ``required`` holds driver or device names (shell patterns allowed); ``budget_bytes`` maps such
     patterns to the largest record allowed; ``total_budget_bytes`` bounds all records together.
+    ``static`` names those whose memory nobody writes after the dump: where a channel reads it, it
+    must equal the record.
     """
 
     required: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
     budget_bytes: dict[str, int] = {}
     total_budget_bytes: int | None = None
 
@@ -242,6 +264,9 @@ class PanicAccount(Frozen):
     trigger: str
     panic_line: str | None = None
     signature_found: bool = False
+    from_kept_log: bool = Field(
+        default=False, description="the console lost it; the log that pstore kept shows it"
+    )
     panic_console_lines: tuple[str, ...] = ()
     reset: str = Field(default="unknown", description="warm, cold, none, unknown")
     boot_id_after: str | None = None
@@ -258,6 +283,8 @@ class BenchFault(Frozen):
     stage: str
     message: str
     next_step: str = ""
+    silent: bool = Field(default=False, description="not one byte came over the serial line")
+    place: str = Field(default="", description="where the board was found then, see `farm where`")
 
 
 class CycleInput(Frozen):
@@ -286,6 +313,7 @@ class CycleVerdict(Frozen):
     why: str
     devices: tuple[DeviceVerdict, ...]
     findings: tuple[Finding, ...]
+    blame: Blame | None = Field(default=None, description="None for a PASS")
     corrected_symbols: int = 0
     used_bytes: int = 0
     capacity_bytes: int = 0

@@ -15,6 +15,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.errors": frozenset({"farm"}),
     "farm.model": frozenset({"farm", "farm.errors"}),
     "farm.scenarios": frozenset({"farm", "farm.errors", "farm.model"}),
+    "farm.yaml_file": frozenset({"farm", "farm.errors"}),
     "farm.formats": frozenset({"farm", "farm.errors"}),
     "farm.qualcomm": frozenset({"farm", "farm.errors"}),
     "farm.build": frozenset({"farm", "farm.errors"}),
@@ -24,6 +25,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {
             "farm",
             "farm.errors",
+            "farm.yaml_file",
             "farm.model",
             "farm.scenarios",
             "farm.formats",
@@ -43,6 +45,17 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.judge",
             "farm.report",
+        }
+    ),
+    "farm.doctor": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.model",
+            "farm.formats",
+            "farm.build",
+            "farm.bench",
+            "farm.judge",
         }
     ),
     "farm.pytest_plugin": frozenset(

@@ -239,6 +239,8 @@ class DownloadMode(Driver):  # type: ignore[misc]  # labgrid has no types
 
     on: str = attr.ib(default="echo full > /sys/module/qcom_scm/parameters/download_mode")
     off: str = attr.ib(default="echo off > /sys/module/qcom_scm/parameters/download_mode")
+    # Prints it: 0 or off, or something else.
+    get: str = attr.ib(default="cat /sys/module/qcom_scm/parameters/download_mode")
 
     def set(self, enabled: bool) -> None:
         """Switch it; raises BenchError when the board has no such thing."""

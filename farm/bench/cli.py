@@ -1,4 +1,4 @@
-"""``farm where``: where a board is, by its power, its USB cable and its console together."""
+"""``farm where``, where a board is; ``farm schema``, what its environment file may hold."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def where(
         print(f"{bench.options.board}: {found}, {found.seconds:.1f} s")
     if found.place is Place.UNKNOWN:
         raise typer.Exit(EXIT_UNKNOWN)
+
+
+def schema_command() -> None:
+    """Print the JSON schema of the farm's part of a labgrid environment file.
+
+    It is also devices/environment.schema.json, which an editor can check devices/*.yaml with.
+    """
+    from farm.bench.environment_file import schema
+
+    print(json.dumps(schema(), indent=1))

@@ -22,6 +22,7 @@ from labgrid.exceptions import (
 
 from farm.bench import hooks
 from farm.bench.console import RecordedConsole
+from farm.bench.environment_file import check_target, places_of
 from farm.bench.options import BenchOptions, parse_options
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
@@ -108,6 +109,7 @@ def bench_from_target(target: Any) -> Bench:
 
 
 def _load(lg_env: Path) -> tuple[Any, BenchOptions]:
+    places = places_of(lg_env)
     try:
         environment = Environment(str(lg_env))
         data = environment.config.get_targets().get(ROLE)
@@ -117,6 +119,11 @@ def _load(lg_env: Path) -> tuple[Any, BenchOptions]:
         raise UsageError(f"{lg_env} is not a labgrid environment: {error}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{lg_env}: there is no target `{ROLE}`", "See devices/virtual.yaml.")
+    if "features" in (data.get("options") or ()):
+        raise UsageError(
+            places.error(["targets", ROLE, "options", "features"], "it belongs beside `options`")
+        )
+    check_target(data, ROLE, places)
     return environment, parse_options(data.get("options"), data.get("features"), lg_env)
 
 
@@ -134,6 +141,12 @@ def _make_target(environment: Any, lg_env: Path) -> Any:
 def read_options(lg_env: Path) -> BenchOptions:
     """The options of an environment file, checked; opens nothing; raises UsageError."""
     return _load(lg_env)[1]
+
+
+def read_target(lg_env: Path) -> dict[str, Any]:
+    """The target of an environment file as labgrid reads it, checked; raises UsageError."""
+    environment, _ = _load(lg_env)
+    return dict(environment.config.get_targets()[ROLE])
 
 
 @contextmanager

@@ -65,6 +65,11 @@ def _run(
     return process.returncode, said.decode(errors="replace").strip()[-_WORDS:]
 
 
+def state(status: Sequence[str]) -> tuple[int, str]:
+    """Ask whether the bench is UP, DOWN or LOST, and what it said; starts nothing."""
+    return _run(status, _STATUS_DEADLINE_S)
+
+
 def bring_up(
     board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
 ) -> bool:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from farm.bench.console import RecordedConsole
+from farm.bench.kept_log import kept_log
 from farm.bench.manifest import LKDTM, after_panic
 from farm.bench.options import Deadlines
 from farm.bench.pstorefs import Listing
@@ -38,13 +39,15 @@ class Injection:
     """A trigger that was pulled: how, when (monotonic), and what was left in memory before.
 
     ``memory_mark`` is text that only a region that kept its power can still hold; None when the
-    kernel has no /dev/pmsg0. ``shell`` is asked whether the board lives when no panic follows.
+    kernel has no /dev/pmsg0. ``log_mark`` was written to the kernel's log. ``shell`` is asked
+    whether the board lives when no panic follows.
     """
 
     trigger: str
     at: float
     memory_mark: str | None
     shell: BoardShell | None = None
+    log_mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,20 @@ def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | Non
     With a ``shell``, the kernel's messages are made visible and a mark is left in pmsg first;
     only a serial BREAK can do without. Raises BenchError, UsageError.
     """
-    mark = None
+    mark = log_mark = None
     if shell is not None:
         mark = f"panic-farm-{secrets.token_hex(8)}"
         # Level 8 shows everything: the reason of an oops is printed before the kernel
         # raises the level by itself.
         said = shell.run_script(
             f"[ -c /dev/pmsg0 ] && echo {mark} > /dev/pmsg0 && echo planted\n"
+            f"[ -c /dev/kmsg ] && echo {mark} > /dev/kmsg\n"
             "echo 8 > /proc/sys/kernel/printk",
             _PLANT_DEADLINE_S,
             what="preparing the panic",
         )
         shell.fresh_boot()
+        log_mark = mark
         if "planted" not in said:
             mark = None
     console.mark()
@@ -97,6 +102,7 @@ def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | Non
         at=time.monotonic(),
         memory_mark=mark,
         shell=shell,
+        log_mark=log_mark,
     )
 
 
@@ -203,4 +209,20 @@ def watch_reset(
             "build_id_after": after.build_id,
         }
     )
+    if not account.signature_found:
+        log = kept_log(shell, after.listing, injection.log_mark)
+        account = account.model_copy(update=_by_kept_log(panic.scenario, log))
     return account, after.listing
+
+
+def _by_kept_log(scenario: Scenario, log: str) -> dict[str, object]:
+    """What the kernel's own log says of a panic whose words the console lost."""
+    if re.search(scenario.signature, log) is None:
+        return {}
+    line = PANIC.search(log.encode() + b"\n")
+    return {
+        "signature_found": True,
+        "from_kept_log": True,
+        "panic_line": None if line is None else printable(line[0]).strip(),
+        "panic_console_lines": tuple(log.splitlines()[-_LINES_AFTER:]),
+    }

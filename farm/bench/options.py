@@ -38,8 +38,8 @@ class Hooks(_Strict):
     stop: tuple[str, ...] = ()
 
 
-class BenchOptions(_Strict):
-    """``options`` of a target; ``features`` are those of labgrid's environment."""
+class TargetOptions(_Strict):
+    """``options`` of a target."""
 
     board: str = Field(min_length=1)
     prompt: str = Field(min_length=1, description="regular expression")
@@ -49,6 +49,11 @@ class BenchOptions(_Strict):
     policy: Policy = Policy()
     deadlines_s: Deadlines = Deadlines()
     bench: Hooks = Hooks()
+
+
+class BenchOptions(TargetOptions):
+    """``options`` of a target; ``features`` are those of labgrid's environment."""
+
     features: frozenset[str] = frozenset()
 
 

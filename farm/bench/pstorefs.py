@@ -36,6 +36,8 @@ Progress = Callable[[int, int], None]
 
 _ATTEMPTS = 4
 _TRANSFERS_PER_SCRIPT = 64
+# The kernel's first words: no base64 text looks like that.
+_BOOT = rb"Booting Linux on physical CPU|Linux version [0-9]"
 _STALL_S = 15.0
 _SIZE_LIMIT_BYTES = 256 << 20
 
@@ -340,13 +342,19 @@ class _Reader:
         done = rf"{first}\+{second} ([0-9]+) (-|[0-9a-f]{{32}})\r?\n"
         while True:
             seen = self._shell.console.wait_for(
-                [done, end, PANIC_PATTERN],
+                [done, end, PANIC_PATTERN, _BOOT],
                 left_s(),
                 "the next chunk of a record",
                 stall_s=self._stall_s,
             )
             if seen.index == 2:
                 raise BenchError("the board panicked while its records were read", part="board")
+            if seen.index == 3:
+                raise BenchError(
+                    "the board reset while its records were read",
+                    part="board",
+                    next_step="Check its power; see console.log.",
+                )
             if seen.index == 1:
                 return
             index = int(seen.groups[0] or b"0")
@@ -404,6 +412,8 @@ def collect_pstorefs(
         reader = _Reader(shell, files, listing.has_gzip, progress, stall_s)
         try:
             _read_whole(reader, files, clock)
+            if files and not any(one.finish() for one in files):
+                _check_still_there(shell, files, clock)
         finally:
             found += [_capture(one, f"{into}/{one.target.name}") for one in files]
             found += [
@@ -419,6 +429,18 @@ def collect_pstorefs(
             next_step="Make room, or choose another folder; what was read so far is kept.",
         ) from error
     return tuple(found)
+
+
+def _check_still_there(shell: BoardShell, files: list[_Partial], clock: _Clock) -> None:
+    """Raise BenchError when the files that were listed are no longer in pstore."""
+    listed = {one.name for one in list_pstore(shell, max(1.0, clock.left_s())).files}
+    if not any(one.file.name in listed for one in files):
+        raise BenchError(
+            "the records that were listed are no longer in pstore: "
+            "the board was reset or lost its power while they were read",
+            part="board",
+            next_step="Check the power and the console's recording; then run again.",
+        )
 
 
 def _read_whole(reader: _Reader, files: list[_Partial], clock: _Clock) -> None:

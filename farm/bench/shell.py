@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import secrets
 import shlex
 from typing import Any, NamedTuple
@@ -16,13 +17,15 @@ from labgrid.protocol import CommandProtocol
 
 from farm.bench.console import RecordedConsole
 from farm.bench.recording import printable
-from farm.errors import BenchError, UsageError
+from farm.errors import BenchError, DeadlineError, UsageError
 
 # A terminal in canonical mode cuts a line at 4096 bytes (drivers/tty/n_tty.c).
 LINE_LIMIT_BYTES = 3000
 PANIC_PATTERN = rb"\] Kernel panic - not syncing: [^\r\n]*"
 
 _FOLDED = 76
+_PROMPT_DEADLINE_S = 2.0
+_LOG = logging.getLogger(__name__)
 _INTERRUPT = b"\x03"
 
 
@@ -115,6 +118,7 @@ class BoardShell(CommandMixin, Driver, CommandProtocol):  # type: ignore[misc]  
             if result is not None:
                 return result
             self._quiet = False
+            _LOG.warning("the output of %s arrived damaged over the serial line", what)
         raise BenchError(
             f"the output of {what} arrived damaged",
             part="serial",
@@ -137,7 +141,13 @@ class BoardShell(CommandMixin, Driver, CommandProtocol):  # type: ignore[misc]  
         self.console.write(typed.encode())
         done = rf"{first}\+{second} ([0-9]+) ([0-9a-f]{{32}})\r?\n"
         begin = f"{first}-{second}".encode()
-        seen = self.console.wait_for([done, PANIC_PATTERN], deadline_s, f"the end of {what}")
+        try:
+            seen = self.console.wait_for([done, PANIC_PATTERN], deadline_s, f"the end of {what}")
+        except DeadlineError:
+            if not self._waits():
+                raise
+            # The script has ended, and the line has lost the word of it.
+            return None
         if seen.index == 1:
             words = printable(seen.matched[2:])
             raise BenchError(
@@ -156,6 +166,16 @@ class BoardShell(CommandMixin, Driver, CommandProtocol):  # type: ignore[misc]  
         if hashlib.md5(output, usedforsecurity=False).hexdigest() != checksum:
             return None
         return ScriptResult(output.decode("utf-8", errors="backslashreplace"), int(status))
+
+    def _waits(self) -> bool:
+        """Whether the shell is at its prompt and runs nothing."""
+        self.console.mark()
+        self.console.write(b"\n")
+        try:
+            self.console.wait_for(self.prompt, _PROMPT_DEADLINE_S, "the shell's prompt")
+        except DeadlineError:
+            return False
+        return True
 
     def run_script(
         self, script: str, deadline_s: float, *, what: str = "a script", idempotent: bool = True

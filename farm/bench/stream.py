@@ -231,6 +231,7 @@ class ConsoleStream:
             deadline_s=round(deadline_s, 3),
             last=self.last_line(),
             next_step=hint,
+            silent=silent,
         )
 
     def take(self, size: int, limit: int | None, deadline_s: float) -> bytes:

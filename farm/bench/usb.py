@@ -199,6 +199,13 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             with contextlib.suppress(BenchError):
                 self._call("close", deadline_s=_LIST_DEADLINE_S)
 
+    def on_the_bus(self) -> list[Found]:
+        """Every boot mode that the cable's host sees, this board's or not; raises BenchError."""
+        return [
+            Found(Mode(one["mode"]), one["path"], one["serial"], one["address"])
+            for one in self._call("devices", deadline_s=_LIST_DEADLINE_S)
+        ]
+
     def find(self) -> Found | None:
         """The board's device, None if it shows none; raises BenchError when several match."""
         serial, path = self._place

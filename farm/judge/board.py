@@ -23,6 +23,7 @@ from farm.judge.names import shown
 from farm.model import (
     BenchFault,
     CycleInput,
+    Expect,
     Finding,
     FindingKind,
     Manifest,
@@ -49,9 +50,20 @@ class BoardRules:
     absent: tuple[Verdict, str] | None = None
 
 
+_BY_PLACE = {
+    "boot loop": FindingKind.BOOT_LOOP,
+    "crash mode": FindingKind.IN_CRASH_MODE,
+    "hung": FindingKind.HUNG,
+}
+
+
 def _fault_kind(fault: BenchFault) -> FindingKind:
     if fault.part in _BENCH_PARTS:
         return FindingKind.BENCH_LOST
+    if fault.place in _BY_PLACE:
+        return _BY_PLACE[fault.place]
+    if fault.silent:
+        return FindingKind.SERIAL_SILENT
     if fault.stage == "collect":
         return FindingKind.CAPTURE_INCOMPLETE
     if fault.part == "board" and fault.stage in _HANGING_STAGES:
@@ -103,6 +115,34 @@ def _wrong_kernel(panic: PanicAccount, manifest: Manifest) -> Finding | None:
     return None
 
 
+def _doubt(
+    cycle: CycleInput, panic: PanicAccount, manifest: Manifest, dump: Dump
+) -> Finding | None:
+    """What makes the absence of records prove nothing, or the account contradict itself."""
+    if not panic.signature_found or not manifest.devices:
+        return None
+    if not cycle.captures and not cycle.channels:
+        message = "nothing was read back: no channel was read"
+        return board_finding(FindingKind.CAPTURE_INCOMPLETE, Verdict.ERROR, message)
+    if panic.boot_id_after == manifest.boot_id:
+        message = "the console shows the panic, but the same boot answers after it"
+        return board_finding(
+            FindingKind.BENCH_LOST, Verdict.ERROR, message, expected="another boot", got="the same"
+        )
+    read_in_time = any(one.paddr is not None for one in cycle.captures)
+    if (
+        panic.reset == "unknown"
+        and cycle.expect is not Expect.NONE
+        and not (dump.fresh or dump.stale or dump.foreign or dump.incomplete or read_in_time)
+    ):
+        message = (
+            "nothing arrived, and nothing shows whether the memory kept its power over the reset: "
+            "there is neither a mark in pmsg nor any file in pstore"
+        )
+        return board_finding(FindingKind.COLD_RESET, Verdict.ERROR, message)
+    return None
+
+
 def judge_board(cycle: CycleInput, dump: Dump) -> BoardRules:
     """Judge all that is about no single device. Deterministic; order is by importance."""
     findings: list[Finding] = []
@@ -121,6 +161,8 @@ def judge_board(cycle: CycleInput, dump: Dump) -> BoardRules:
         # A DeadlineError's message begins with the part already.
         prefix = "" if fault.message.startswith(f"{fault.part}:") else f"{fault.part}: "
         message = f"{prefix}{fault.message} (stage {fault.stage})"
+        if fault.silent:
+            message += "; the serial line was silent: not one byte came in that time"
         blame(board_finding(_fault_kind(fault), Verdict.ERROR, message, console_lines=tail))
     if cycle.manifest is None:
         if not bench:
@@ -138,6 +180,14 @@ def judge_board(cycle: CycleInput, dump: Dump) -> BoardRules:
     if panic.reset == "cold" and not dump.fresh:
         message = "cold reset: the memory that holds the records lost its content"
         blame(board_finding(FindingKind.COLD_RESET, Verdict.ERROR, message))
+    if not bench and (doubt := _doubt(cycle, panic, cycle.manifest, dump)) is not None:
+        blame(doubt)
+    if panic.from_kept_log:
+        message = "the console lost the words of the panic; the log that pstore kept has them"
+        tail = panic.panic_console_lines[-_TAIL_LINES:]
+        findings.append(
+            board_finding(FindingKind.SERIAL_SILENT, Verdict.PASS, message, console_lines=tail)
+        )
     # A bench that failed on the way may have seen only half of the console.
     if not panic.signature_found and not bench:
         outcome = _no_panic(panic, cycle.manifest, dump)

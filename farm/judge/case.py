@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from farm.formats.contents import ContentsEntry, Walk
 from farm.judge.dump import Dump
 from farm.judge.names import shown
 from farm.model import CycleInput, Evidence, Finding, FindingKind, Manifest, Subject, Verdict
 
-__all__ = ["Case", "board_finding", "zone_finding"]
+__all__ = ["Case", "Comparison", "board_finding", "zone_finding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A region in a record beside the memory at its registered address.
+
+    Both are of one length, from the region's start; ``file_offset`` is where the memory's begins.
+    """
+
+    channel: str
+    file: str
+    file_offset: int
+    memory: bytes
+    recorded: bytes
+
+    @property
+    def equal(self) -> bool:
+        """Whether record and memory hold the same, as far as they were compared."""
+        return self.memory == self.recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +37,14 @@ class Case:
     """One cycle with a manifest.
 
     ``absent`` is set when a missing record says nothing about the kernel: the verdict of such a
-    device's line, and why.
+    device's line, and why. ``memory`` has what was read of regions' memory, by device id and index.
     """
 
     cycle: CycleInput
     manifest: Manifest
     dump: Dump
     absent: tuple[Verdict, str] | None = None
+    memory: Mapping[tuple[int, int], Comparison] = field(default_factory=dict)
 
     def entry(self, device_id: int) -> ContentsEntry | None:
         """Return what the contents record says of a device; None without such a record or entry."""

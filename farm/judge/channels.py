@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from farm.errors import FarmError, FormatError
 from farm.formats.ramoops import (
     FrameState,
+    PanicdumpZone,
     RamoopsSizes,
     ZoneKind,
     decode_panicdump_zone,
+    decode_zone,
     place_zones,
+    signature_of,
 )
 from farm.formats.record import RecordState, decode_record
 from farm.judge.case import zone_finding
@@ -41,6 +44,19 @@ class Channels:
     captures: tuple[Capture, ...]
     read: ReadCapture
     findings: tuple[Finding, ...] = ()
+    corrected_symbols: int = 0
+
+
+def _sizes(ramoops: Ramoops) -> RamoopsSizes:
+    return RamoopsSizes(
+        mem_size_bytes=ramoops.mem_size_bytes,
+        record_size_bytes=ramoops.record_size_bytes,
+        panicdump_size_bytes=ramoops.panicdump_size_bytes,
+        console_size_bytes=ramoops.console_size_bytes,
+        pmsg_size_bytes=ramoops.pmsg_size_bytes,
+        ftrace_size_bytes=ramoops.ftrace_size_bytes,
+        ecc_size_bytes=ramoops.ecc_size_bytes,
+    )
 
 
 def zone_span(ramoops: Ramoops) -> tuple[int, int, int]:
@@ -49,30 +65,23 @@ def zone_span(ramoops: Ramoops) -> tuple[int, int, int]:
     Raises UsageError when the sizes do not fit the region.
     """
     ecc = ramoops.ecc_size_bytes
-    sizes = RamoopsSizes(
-        mem_size_bytes=ramoops.mem_size_bytes,
-        record_size_bytes=ramoops.record_size_bytes,
-        panicdump_size_bytes=ramoops.panicdump_size_bytes,
-        console_size_bytes=ramoops.console_size_bytes,
-        pmsg_size_bytes=ramoops.pmsg_size_bytes,
-        ftrace_size_bytes=ramoops.ftrace_size_bytes,
-        ecc_size_bytes=ecc,
-    )
-    for place in place_zones(sizes):
+    for place in place_zones(_sizes(ramoops)):
         if place.kind is ZoneKind.PANICDUMP:
             return ramoops.mem_address + place.offset, place.size_bytes, ecc
     return ramoops.mem_address, 0, ecc
 
 
-def _records(data: bytes, ecc: int, backend: str) -> tuple[dict[str, bytes], bool]:
-    """The records of a zone by the names that pstorefs gives them, and whether its header held."""
-    zone = decode_panicdump_zone(data, ecc)
+def _records(zone: PanicdumpZone, backend: str) -> dict[str, bytes]:
+    """The records of a zone by the names that pstorefs gives them."""
     frames = [one for one in zone.frames if one.within or not zone.zone.valid]
-    return {
-        f"{_PREFIX}{backend}-{number if one.ordinal is None else one.ordinal}": one.data
-        for number, one in enumerate(frames)
-        if one.state != FrameState.ERASED
-    }, zone.zone.valid
+    found: dict[str, bytes] = {}
+    for number, one in enumerate(frames):
+        if one.state == FrameState.ERASED:
+            continue
+        # A frame without an ordinal is one that the kernel shows no file of.
+        name = f"{_PREFIX}{backend}-{number if one.ordinal is None else one.ordinal}"
+        found[name if name not in found else f"{name} at {one.offset:#x}"] = one.data
+    return found
 
 
 def _normal(data: bytes, record: bytes) -> bytes:
@@ -92,25 +101,39 @@ def _intact(data: bytes) -> bool:
 
 def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
     """Decode the raw captures of ``cycle`` and compare all channels; never raises for bad bytes."""
-    raw = [one for one in cycle.captures if one.paddr is not None]
+    raw = [one for one in cycle.captures if one.paddr is not None and not one.ground_truth]
+    files_only = tuple(one for one in cycle.captures if one.paddr is None)
     manifest = cycle.manifest
     if not raw or manifest is None or manifest.ramoops is None:
-        return Channels(cycle.captures, read_capture)
+        return Channels(files_only, read_capture)
     findings: list[Finding] = []
     by_channel: dict[str, dict[str, bytes]] = {}
     files: dict[str, Capture] = {}
+    symbols = 0
+    asked = any(one.channel == PSTOREFS for one in cycle.captures)
+    asked = asked or any(one.channel == PSTOREFS for one in cycle.channels)
+    ordinary = _ordinary(cycle.captures, read_capture) if asked else None
     for capture in raw:
         files[capture.channel] = capture
         try:
-            found = _decoded(capture, manifest, read_capture(capture), findings)
+            found, corrected = _decoded(
+                capture,
+                manifest,
+                read_capture(capture),
+                findings,
+                shown_by_kernel=bool(ordinary),
+            )
         except (FarmError, OSError) as error:
             message = error.message if isinstance(error, FarmError) else str(error)
             findings.append(_incomplete(capture, message))
             continue
+        symbols = max(symbols, corrected)
         if found is not None:
             by_channel[capture.channel] = found
-    derived, contents = _derived(cycle.captures, files, by_channel)
-    ordinary = _ordinary(cycle.captures, read_capture)
+    derived, contents = _derived(asked, files, by_channel)
+    if not asked and not by_channel:
+        # Nobody has read the records whole: that none was found says nothing.
+        return _unread(raw, files_only, read_capture, findings)
     if ordinary is not None:
         by_channel = {PSTOREFS: ordinary, **by_channel}
     findings += _compare(by_channel, files)
@@ -119,8 +142,7 @@ def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
         own = contents.get((capture.path, capture.board_name))
         return read_capture(capture) if own is None else own
 
-    captures = tuple(one for one in cycle.captures if one.paddr is None)
-    return Channels((*captures, *derived), read, tuple(findings))
+    return Channels((*files_only, *derived), read, tuple(findings), symbols)
 
 
 def _incomplete(capture: Capture, message: str) -> Finding:
@@ -133,8 +155,14 @@ def _incomplete(capture: Capture, message: str) -> Finding:
 
 
 def _decoded(
-    capture: Capture, manifest: Manifest, data: bytes, findings: list[Finding]
-) -> dict[str, bytes] | None:
+    capture: Capture,
+    manifest: Manifest,
+    data: bytes,
+    findings: list[Finding],
+    *,
+    shown_by_kernel: bool,
+) -> tuple[dict[str, bytes] | None, int]:
+    """The records that a raw capture holds, None without the zone; and the symbols corrected."""
     assert manifest.ramoops is not None
     assert capture.paddr is not None
     start, size, ecc = zone_span(manifest.ramoops)
@@ -142,29 +170,62 @@ def _decoded(
     if not size or offset < 0 or offset + size > len(data) or not capture.complete:
         message = capture.note or f"it has not all of {size} bytes at {start:#x}"
         findings.append(_incomplete(capture, message))
-        return None
-    records, valid = _records(data[offset : offset + size], ecc, manifest.backend)
-    if not valid and records:
+        return None, 0
+    zone = decode_panicdump_zone(data[offset : offset + size], ecc)
+    records = _records(zone, manifest.backend)
+    if not zone.zone.valid:
+        if not records and _wiped(capture, manifest.ramoops, data):
+            message = (
+                "no zone of the region has its signature, which the running kernel had written: "
+                "the memory lost its content, or this is not the region"
+            )
+            findings.append(_incomplete(capture, message))
+            return None, 0
         findings.append(
             zone_finding(
-                FindingKind.CORRUPT,
-                Verdict.FAIL,
+                FindingKind.HEADER_LOST,
+                # The kernel needs the header more than this channel: where it found its records,
+                # the header is in memory.
+                Verdict.ERROR if shown_by_kernel else Verdict.FAIL,
                 f"the zone's header is lost in what {shown(capture.channel)} read; "
                 f"{len(records)} records were found behind it",
                 file=capture.path,
                 offset=offset,
             )
         )
-    return records
+    elif zone.zone.corrected_symbols:
+        symbols = zone.zone.corrected_symbols
+        findings.append(
+            zone_finding(
+                FindingKind.ECC_CORRECTED,
+                Verdict.PASS,
+                f"ECC corrected {symbols} symbols of the zone read by {shown(capture.channel)}",
+                file=capture.path,
+                offset=offset,
+            )
+        )
+    return records, zone.zone.corrected_symbols
+
+
+def _wiped(capture: Capture, ramoops: Ramoops, data: bytes) -> bool:
+    """Whether no zone of the captured region is one: ramoops signs them all when it starts."""
+    assert capture.paddr is not None
+    for place in place_zones(_sizes(ramoops)):
+        at = ramoops.mem_address + place.offset - capture.paddr
+        if at < 0 or at + place.size_bytes > len(data):
+            continue
+        zone = decode_zone(
+            data[at : at + place.size_bytes], ramoops.ecc_size_bytes, signature_of(place.kind)
+        )
+        if zone.written:
+            return False
+    return True
 
 
 def _derived(
-    captures: tuple[Capture, ...],
-    files: dict[str, Capture],
-    by_channel: dict[str, dict[str, bytes]],
+    asked: bool, files: dict[str, Capture], by_channel: dict[str, dict[str, bytes]]
 ) -> tuple[list[Capture], dict[tuple[str, str], bytes]]:
     """Captures made of a raw channel's records, when pstorefs was not asked."""
-    asked = any(one.channel == PSTOREFS for one in captures)
     if asked or not by_channel:
         return [], {}
     channel = next(iter(by_channel))
@@ -184,10 +245,36 @@ def _derived(
     return made, contents
 
 
+def _unread(
+    raw: list[Capture],
+    files_only: tuple[Capture, ...],
+    read_capture: ReadCapture,
+    findings: list[Finding],
+) -> Channels:
+    """Let an incomplete capture stand for the records that no channel has read."""
+    reasons = {one.evidence.file: one.message for one in findings if one.evidence is not None}
+    paths = {one.path for one in raw}
+    stand_ins = [
+        one.model_copy(
+            update={
+                "board_name": f"{_PREFIX}zone",
+                "complete": False,
+                "note": reasons.get(one.path, "not read"),
+                "paddr": None,
+            }
+        )
+        for one in raw
+    ]
+    return Channels(
+        (*files_only, *stand_ins),
+        lambda capture: b"" if capture.path in paths else read_capture(capture),
+    )
+
+
 def _ordinary(captures: tuple[Capture, ...], read_capture: ReadCapture) -> dict[str, bytes] | None:
-    """What pstorefs gave, by name; None when it was not asked or not all is there."""
+    """What pstorefs gave, by name; None when not all is there."""
     chosen = [one for one in captures if one.channel == PSTOREFS]
-    if not chosen or not all(one.complete for one in chosen):
+    if not all(one.complete for one in chosen):
         return None
     try:
         return {

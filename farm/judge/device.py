@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farm.formats.contents import Outcome
-from farm.formats.record import Record, RecordState, Region, RegionFlags
+from farm.formats.record import Record, RecordFlags, RecordState, Region, RegionFlags
 from farm.judge.case import Case
 from farm.judge.content import Difference, first_difference, full_size_bytes, planted_bytes
 from farm.judge.dump import DumpFile, Incomplete, same_names
@@ -239,8 +239,28 @@ def _record_faults(case: Case, device: ManifestDevice, file: DumpFile) -> list[F
         faults.extend(_region_faults(case, device, file, wanted, region))
     if record.state is RecordState.CORRUPT and not faults:
         faults.append(_damage_fault(file))
+    if record.state is RecordState.INTACT and not faults:
+        faults.extend(_flag_faults(file))
     faults.extend(_surplus_faults(file))
     return faults + _entry_faults(case, device, record)
+
+
+_SAVED_WRONG = RecordFlags.TRUNCATED | RecordFlags.FAULT | RecordFlags.CALLBACK_ERROR
+
+
+def _flag_faults(file: DumpFile) -> list[Fault]:
+    """What the record says of itself as a whole, where no region says it."""
+    record = file.record
+    evidence = Evidence(file=file.capture.path, offset=record.header_offset)
+    if RecordFlags.CALLBACK_ERROR in record.flags or record.error:
+        why = f"the record says that saving it failed, error {record.error}"
+        return [Fault(FindingKind.CALLBACK_FAILED, why, evidence)]
+    if record.flags & _SAVED_WRONG:
+        kind = (
+            FindingKind.REGION_FAULT if RecordFlags.FAULT in record.flags else FindingKind.TRUNCATED
+        )
+        return [Fault(kind, "the record says that it is not complete", evidence)]
+    return []
 
 
 def _surplus_faults(file: DumpFile) -> list[Fault]:
@@ -293,6 +313,14 @@ def _entry_faults(case: Case, device: ManifestDevice, record: Record) -> list[Fa
     if entry.outcome not in _KEPT:
         fault = _outcome_fault(case, entry.outcome, entry.needed_bytes, entry.error)
         return [Fault(fault.kind, f"the contents record says of it: {fault.why}", fault.evidence)]
+    if entry.index is not None and entry.index != record.index:
+        return [
+            Fault(
+                FindingKind.WRONG_IDENTITY,
+                f"the contents record lists it as record {entry.index}, "
+                f"it calls itself record {record.index}",
+            )
+        ]
     if entry.saved_bytes != record.record_size_bytes:
         return [
             Fault(
@@ -380,7 +408,16 @@ def _intact_why(case: Case, device: ManifestDevice, record: Record) -> str:
     )
     count = len(record.regions)
     regions = "1 region" if count == 1 else f"{count} regions"
-    return f"intact, {regions} " + ("equal byte by byte" if planted else "by CRC only")
+    if planted:
+        return f"intact, {regions} equal byte by byte"
+    equal = sum(
+        found.equal and len(found.recorded) == len(region.data)
+        for region in record.regions
+        if (found := case.memory.get((device.id, region.index))) is not None
+    )
+    if equal == count:
+        return f"intact, {regions} equal to the memory"
+    return f"intact, {regions} by CRC only" + (f", {equal} equal to the memory" if equal else "")
 
 
 def judge_device(case: Case, device: ManifestDevice) -> tuple[DeviceVerdict, list[Finding]]:

@@ -16,15 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from farm.judge.blame import blame_of, blamed
 from farm.judge.board import judge_board
 from farm.judge.case import Case, board_finding
 from farm.judge.channels import read_channels
 from farm.judge.device import judge_device, judge_unexpected
 from farm.judge.dump import Dump, read_dump
+from farm.judge.memory import compare_memory, memory_findings
 from farm.judge.names import shown
 from farm.judge.policy import unmatched
 from farm.judge.zone import corrected_symbols, judge_zone, records_bytes
 from farm.model import (
+    Blame,
     Capture,
     CycleInput,
     CycleVerdict,
@@ -45,6 +48,8 @@ _IMPORTANCE = (
     FindingKind.NEVER_REGISTERED,
     FindingKind.CORRUPT,
     FindingKind.TORN,
+    FindingKind.MEMORY_DIFFERS,
+    FindingKind.HEADER_LOST,
     FindingKind.STALE,
     FindingKind.RECORD_LOST,
     FindingKind.WRITE_FAILED,
@@ -72,7 +77,13 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
     if cycle.unsupported:
         why = f"the board has no {shown(', '.join(cycle.unsupported))}"
         finding = board_finding(FindingKind.UNSUPPORTED, Verdict.SKIP, why)
-        return CycleVerdict(verdict=Verdict.SKIP, why=why, devices=(), findings=(finding,))
+        return CycleVerdict(
+            verdict=Verdict.SKIP,
+            why=why,
+            devices=(),
+            findings=blamed([finding]),
+            blame=blame_of(finding),
+        )
     channels = read_channels(cycle, read_capture)
     dump = read_dump(channels.captures, cycle.manifest, channels.read)
     board = judge_board(cycle, dump)
@@ -81,9 +92,11 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
             verdict=Verdict.ERROR,
             why=board.findings[0].message,
             devices=(),
-            findings=board.findings,
+            findings=blamed(board.findings),
+            blame=Blame.BENCH,
         )
-    case = Case(cycle, cycle.manifest, dump, board.absent)
+    memory, unread = compare_memory(cycle, cycle.manifest, dump, read_capture)
+    case = Case(cycle, cycle.manifest, dump, board.absent, memory)
     rows: list[DeviceVerdict] = []
     findings: list[Finding] = []
     for device in _walk_order(case.manifest, dump):
@@ -98,15 +111,18 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
     never_registered = unmatched(cycle.policy, case.manifest.devices)
     rows.extend(_never_registered(pattern) for pattern in never_registered)
     zone = judge_zone(case, all_intact=all_intact, never_registered=never_registered)
-    findings = [*board.findings, *channels.findings, *zone, *findings]
+    compared = [*unread, *memory_findings(case)]
+    findings = [*board.findings, *channels.findings, *zone, *compared, *findings]
     verdict = _verdict(findings, rows, bench=board.bench)
+    deciding = None if board.bench else _deciding(verdict, findings)
     contents = None if dump.contents is None else dump.contents.contents
     return CycleVerdict(
         verdict=verdict,
         why=board.findings[0].message if board.bench else _why(verdict, findings, rows, case),
         devices=tuple(rows),
-        findings=tuple(findings),
-        corrected_symbols=corrected_symbols(case),
+        findings=blamed(findings),
+        blame=Blame.BENCH if board.bench else None if deciding is None else blame_of(deciding),
+        corrected_symbols=max(corrected_symbols(case), channels.corrected_symbols),
         used_bytes=records_bytes(case)
         if contents is None or case.cut_short
         else contents.used_bytes,
@@ -155,10 +171,19 @@ def _why(
         devices = "the one registered device" if count == 1 else f"all {count} registered devices"
         if case.cycle.expect is Expect.NONE:
             return f"no record of {devices}, as the scenario wants it"
-        by_crc = sum(row.why.endswith("by CRC only") for row in rows)
+        by_crc = sum("by CRC only" in row.why for row in rows)
         note = f", {by_crc} of them checked by CRC only" if by_crc else ""
         return f"{devices} intact{note}"
-    guilty = [finding for finding in findings if finding.verdict is verdict]
-    first = min(guilty, key=lambda finding: _RANK.get(finding.kind, len(_RANK)))
-    more = f" (and {len(guilty) - 1} more)" if len(guilty) > 1 else ""
-    return first.message + more
+    first = _deciding(verdict, findings)
+    if first is None:
+        return next(row.why for row in rows if row.verdict is verdict)
+    count = sum(finding.verdict is verdict for finding in findings)
+    return first.message + (f" (and {count - 1} more)" if count > 1 else "")
+
+
+def _deciding(verdict: Verdict, findings: Sequence[Finding]) -> Finding | None:
+    """Return the finding that decides: the most important one with the cycle's verdict."""
+    if verdict in (Verdict.PASS, Verdict.SKIP):
+        return None
+    guilty = (finding for finding in findings if finding.verdict is verdict)
+    return min(guilty, key=lambda finding: _RANK.get(finding.kind, len(_RANK)), default=None)

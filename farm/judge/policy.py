@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from farm.model import ManifestDevice, Policy
 
-__all__ = ["budget_of", "is_required", "unmatched"]
+__all__ = ["budget_of", "is_required", "is_static", "unmatched"]
 
 
 def _matches(pattern: str, device: ManifestDevice) -> bool:
@@ -17,6 +17,11 @@ def _matches(pattern: str, device: ManifestDevice) -> bool:
 def is_required(policy: Policy, device: ManifestDevice) -> bool:
     """Whether a pattern of ``policy.required`` names the device or its driver."""
     return any(_matches(pattern, device) for pattern in policy.required)
+
+
+def is_static(policy: Policy, device: ManifestDevice) -> bool:
+    """Whether a pattern of ``policy.static`` names the device or its driver."""
+    return any(_matches(pattern, device) for pattern in policy.static)
 
 
 def unmatched(policy: Policy, devices: Iterable[ManifestDevice]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "INPUT_NAME",
     "RESULT_NAME",
     "RUN_NAME",
+    "checked",
     "judge_cycle_folder",
     "load_run",
     "reader_for",
@@ -54,6 +55,19 @@ def inside(folder: Path, relative: str) -> Path:
     return path
 
 
+def checked(capture: Capture, data: bytes) -> bytes:
+    """Return ``data`` if it is what was captured; raises BenchError (part ``disk``) if not."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != capture.sha256:
+        raise BenchError(
+            f"{capture.path} is not what was captured: sha256 {found[:16]}..., "
+            f"stored {capture.sha256[:16]}...",
+            part="disk",
+            next_step="Restore the file; a changed capture is no evidence.",
+        )
+    return data
+
+
 def reader_for(folder: Path) -> Callable[[Capture], bytes]:
     """Return what reads captures below a cycle's ``folder`` and holds them against their sha256.
 
@@ -69,15 +83,7 @@ def reader_for(folder: Path) -> Callable[[Capture], bytes]:
             raise BenchError(
                 f"{capture.path} cannot be read: {error.strerror}", part="disk"
             ) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != capture.sha256:
-            raise BenchError(
-                f"{capture.path} is not what was captured: sha256 {found[:16]}..., "
-                f"stored {capture.sha256[:16]}...",
-                part="disk",
-                next_step="Restore the file; a changed capture is no evidence.",
-            )
-        return data
+        return checked(capture, data)
 
     return read
 

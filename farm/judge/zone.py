@@ -24,8 +24,8 @@ def records_bytes(case: Case) -> int:
 
 
 def corrected_symbols(case: Case) -> int:
-    """Symbols that ECC corrected, per zone and not per file."""
-    return sum(corrected for corrected, _ in _ecc_by_channel(case).values())
+    """Symbols that ECC corrected in the zone, however many channels and files tell of it."""
+    return max((corrected for corrected, _ in _ecc_by_channel(case).values()), default=0)
 
 
 def _ecc_by_channel(case: Case) -> dict[str, tuple[int, int]]:

@@ -26,6 +26,7 @@ from farm.report.printable import (
 from farm.report.summary import (
     MEANING,
     confidence,
+    finding_label,
     headline,
     in_full,
     matrix,
@@ -170,6 +171,7 @@ def _template() -> Template:
         panic_facts=panic_facts,
         percent=percent,
         ratio_text=ratio_text,
+        finding_label=finding_label,
         shown_findings=shown_findings,
         stage_bars=stage_bars,
     )

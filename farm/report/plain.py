@@ -8,6 +8,7 @@ from farm.report.summary import (
     board_label,
     channel_text,
     confidence,
+    finding_label,
     finding_text,
     headline,
     shown_findings,
@@ -41,7 +42,7 @@ def report_text(run: Run) -> str:
                 f"{row.record_bytes} B{budget}: {shown(row.why)}"
             )
         lines.extend(
-            f"  {finding.verdict.value} [{finding.kind.value}] {shown(finding_text(finding))}"
+            f"  {finding.verdict.value} [{finding_label(finding)}] {shown(finding_text(finding))}"
             for finding in shown_findings(cycle.result.findings)
         )
         if len(cycle.input.channels) > 1:

@@ -14,6 +14,7 @@ __all__ = [
     "board_label",
     "channel_text",
     "confidence",
+    "finding_label",
     "finding_text",
     "headline",
     "in_full",
@@ -155,6 +156,11 @@ def shown_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
             key=lambda finding: _WEIGHT[finding.verdict],
         )
     )
+
+
+def finding_label(finding: Finding) -> str:
+    """What kind of finding it is, and who has to act on it."""
+    return finding.kind.value + (f" ({finding.blame.value})" if finding.blame else "")
 
 
 def finding_text(finding: Finding) -> str:

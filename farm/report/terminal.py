@@ -17,6 +17,7 @@ from farm.report.summary import (
     board_label,
     channel_text,
     confidence,
+    finding_label,
     finding_text,
     headline,
     in_full,
@@ -95,7 +96,7 @@ def _cycle(cycle: Cycle, width: int) -> Group:
     if cycle.result.devices:
         parts.append(_device_table(cycle.result.devices, width))
     for finding in shown_findings(cycle.result.findings):
-        line = Text.assemble("  ", _verdict(finding.verdict), f" {finding.kind.value}: ")
+        line = Text.assemble("  ", _verdict(finding.verdict), f" {finding_label(finding)}: ")
         parts.append(line.append_text(_plain(finding_text(finding))))
     if len(cycle.input.channels) > 1:
         parts += [Text(f"  {line}", style="dim") for line in channel_text(cycle)]

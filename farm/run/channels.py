@@ -16,6 +16,7 @@ from farm.bench.environment import Bench
 from farm.bench.strategy import Status
 from farm.errors import BenchError, UsageError
 from farm.judge.channels import zone_span
+from farm.judge.memory import static_spans
 from farm.model import Capture, ChannelRead, Manifest, Ramoops
 
 PSTOREFS = "pstorefs"
@@ -87,6 +88,7 @@ class ChannelReader:
         self._bench = bench
         self._folder = folder
         self._region = _region(manifest)
+        self._spans = static_spans(manifest)
         self._captures = captures
         self._reads = reads
         self._say = say
@@ -121,6 +123,23 @@ class ChannelReader:
             )
         )
 
+    def _memory_target(self, channel: str, paddr: int) -> Path:
+        return self._target(channel).with_name(f"memory-{paddr:x}.bin")
+
+    def _store_memory(self, channel: str, target: Path, paddr: int) -> None:
+        """Note memory that records are held against."""
+        self._captures.append(
+            Capture(
+                channel=channel,
+                board_name=f"memory {paddr:#x}",
+                path=target.relative_to(self._folder).as_posix(),
+                size_bytes=target.stat().st_size,
+                sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
+                paddr=paddr,
+                ground_truth=True,
+            )
+        )
+
     def in_crash_mode(self, channels: tuple[str, ...]) -> None:
         """Read what crash mode offers, and leave it; raises BenchError."""
         strategy = self._bench.strategy
@@ -131,6 +150,10 @@ class ChannelReader:
             target = self._target("sahara")
             got = crash.read(self._region.mem_address, self._region.mem_size_bytes, target)
             self._store("sahara", target, self._region.mem_address, got.received_bytes, got.seconds)
+            for paddr, size in self._spans:
+                target = self._memory_target("sahara", paddr)
+                crash.read(paddr, size, target)
+                self._store_memory("sahara", target, paddr)
         if "ramdump" in channels:
             self._say("ramdump")
             self._ramdump(crash.dump(self._folder / "captures" / "ramdump"))
@@ -153,6 +176,14 @@ class ChannelReader:
                     sha256=one["sha256"],
                 )
             )
+            for paddr, length in self._spans:
+                offset = paddr - one["base"]
+                if offset >= 0 and offset + length <= one["length_bytes"]:
+                    target = self._memory_target("ramdump", paddr)
+                    with (folder / one["file"]).open("rb") as whole:
+                        whole.seek(offset)
+                        target.write_bytes(whole.read(length))
+                    self._store_memory("ramdump", target, paddr)
             offset = start - one["base"]
             if offset >= 0 and offset + size <= one["length_bytes"]:
                 target = self._target("ramdump")

@@ -23,7 +23,7 @@ from farm.bench.inject import inject, watch_panic, watch_reset
 from farm.bench.manifest import arm
 from farm.bench.pstorefs import PREFIX, collect_pstorefs, unlink_records
 from farm.bench.strategy import Status
-from farm.errors import BenchError, FarmError, FormatError
+from farm.errors import BenchError, DeadlineError, FarmError, FormatError
 from farm.model import (
     BenchFault,
     Capture,
@@ -87,6 +87,7 @@ def merged(first: Policy, second: Policy) -> Policy:
     """Return both policies as one; the second's numbers win."""
     return Policy(
         required=(*first.required, *second.required),
+        static=(*first.static, *second.static),
         budget_bytes={**first.budget_bytes, **second.budget_bytes},
         total_budget_bytes=second.total_budget_bytes or first.total_budget_bytes,
     )
@@ -434,6 +435,7 @@ def fault_of(error: FarmError, stage: str) -> BenchFault:
         stage=stage,
         message=error.message,
         next_step=error.next_step,
+        silent=isinstance(error, DeadlineError) and error.silent,
     )
 
 

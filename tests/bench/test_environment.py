@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import time
@@ -11,9 +12,11 @@ from labgrid import Environment
 
 from farm.bench import hooks
 from farm.bench.environment import Bench, bench_from_target, open_bench, read_options
+from farm.bench.environment_file import schema
 from farm.bench.power import Power
 from farm.errors import BenchError, DeadlineError, UsageError
 from farm.model import Policy
+from farm.yaml_file import read_yaml
 
 DEVICES = Path(__file__).resolve().parents[2] / "devices"
 
@@ -251,3 +254,45 @@ def test_stopping_does_not_wait_for_long() -> None:
     hooks.take_down([sys.executable, "-c", "import sys; sys.stdin.close(); input()"])
     hooks.take_down(["no-such-command"])
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("      prompt:", "      promt:", ":13: targets.main.options.promt: there is no such key"),
+        ("CrashMode: {}", "CrashMode: {colour: red}", ":42: targets.main.drivers.CrashMode.colour"),
+        ("reader: lk2nd", "reader: lk3", ":46: targets.main.drivers.Fastboot.reader: Input should"),
+        ("panic: 15", "panic: soon", ":18: targets.main.options.deadlines_s.panic: Input should"),
+        (
+            "    features: [",
+            "    features: sysrq # [",
+            ":8: targets.main.features: Input should",
+        ),
+        ("    options:", "    option:", ":9: targets.main.option: there is no such key; did you"),
+        ("host: localhost", "host: a: b", ":25:16: this is not YAML: mapping values"),
+    ],
+)
+def test_an_error_names_line_field_and_what_was_expected(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "board.yaml"
+    path.write_text((DEVICES / "virtual.yaml").read_text().replace(old, new, 1))
+    with pytest.raises(UsageError) as caught:
+        read_options(path)
+    assert f"{path}{said}" in caught.value.message
+
+
+def test_the_published_schema_is_that_of_the_code_and_the_environments_keep_it() -> None:
+    file = DEVICES / "environment.schema.json"
+    assert json.loads(file.read_text()) == schema(), f"run: farm schema > {file}"
+    for path in DEVICES.glob("*.yaml"):
+        assert f"$schema={file.name}" in path.read_text().splitlines()[0]
+
+
+def test_a_yaml_file_of_another_kind_is_checked_in_the_same_way(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("required: [a]\n\nbudget_bytes:\n  a: many\n")
+    with pytest.raises(UsageError, match=r"policy\.yaml:4: budget_bytes\.a: Input should be a"):
+        read_yaml(path, Policy)
+    path.write_text("required: [a]\nbudget_bytes: {a: 10}\n")
+    assert read_yaml(path, Policy) == Policy(required=("a",), budget_bytes={"a": 10})

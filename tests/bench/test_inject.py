@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farm.bench import inject as inject_module
+from farm.bench import kept_log as kept_log_module
 from farm.bench.environment import Bench
 from farm.bench.inject import Injection, inject, watch_panic, watch_reset
 from farm.bench.manifest import AfterPanic
@@ -161,3 +164,35 @@ def test_a_trigger_that_needs_a_shell(bench: Bench) -> None:
     with pytest.raises(BenchError, match="needs a shell") as caught:
         inject(scenario_named("sysrq-c"), bench.console, None)
     assert caught.value.part == "shell"
+
+
+LOG = """\
+[    1.0] older words, kernel BUG at drivers/misc/lkdtm/bugs.c:105!
+[    2.0] {mark}
+[    2.1] kernel BUG at drivers/misc/lkdtm/bugs.c:105!
+[    2.2] Kernel panic - not syncing: Oops - BUG: Fatal exception
+"""
+BUG = scenario_named("lkdtm-bug")
+
+
+@pytest.mark.parametrize(("mark", "found"), [("panic-farm-1", True), ("panic-farm-2", False)])
+def test_words_that_the_line_lost_are_in_the_log_that_pstore_kept(
+    board: Any,
+    shell_bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mark: str,
+    found: bool,
+) -> None:
+    (tmp_path / "dmesg-ramoops-0").write_text(LOG.format(mark="panic-farm-1"))
+    monkeypatch.setattr(kept_log_module, "FOLDER", str(tmp_path))
+    answer = AfterPanic("boot-2", "6.12.1", "ab", listed({"dmesg-ramoops-0"}), "")
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
+    injection = dataclasses.replace(pulled(shell_bench), log_mark=mark)
+    # The line that says which panic it is has not come over the wire.
+    board.panic()
+    account = watched(shell_bench, injection, BUG, DEADLINES)
+    assert (account.signature_found, account.from_kept_log) == (found, found)
+    if found:
+        assert account.panic_line is not None
+        assert account.panic_line.endswith("Oops - BUG: Fatal exception")

@@ -122,3 +122,22 @@ def test_words_that_a_terminal_would_act_on_are_refused() -> None:
     assert safe_word("a b") == "'a b'"
     with pytest.raises(UsageError):
         safe_word("a\x03b")
+
+
+def test_an_end_that_the_line_has_lost_is_no_board_that_hangs(
+    shell_bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    console = shell_bench.console
+    wait_for = console.wait_for
+    lost: list[str] = []
+
+    def losing(patterns: Any, deadline_s: float, what: str, **more: Any) -> Any:
+        seen = wait_for(patterns, deadline_s, what, **more)
+        if what.startswith("the end of") and not lost:
+            lost.append(what)
+            raise DeadlineError(what, part="board", deadline_s=deadline_s)
+        return seen
+
+    monkeypatch.setattr(console, "wait_for", losing)
+    assert shell_bench.shell.run_script("echo here", 5, what="a question") == "here"
+    assert "the output of a question arrived damaged" in caplog.text

@@ -84,10 +84,12 @@ class Board:
         running = self.start(*arguments)
         return running.wait()
 
-    def start(self, *arguments: str) -> Running:
+    def start(self, *arguments: str, file_limit_bytes: int | None = None) -> Running:
         """Start ``farm run`` on this board; its folder is under ``out``."""
+        limit = [] if file_limit_bytes is None else ["prlimit", f"--fsize={file_limit_bytes}"]
         process = subprocess.Popen(
             [
+                *limit,
                 FARM,
                 "run",
                 "--lg-env",

@@ -19,6 +19,7 @@ from farm.formats.pattern import expected_bytes
 from farm.judge import judge
 from farm.model import (
     Capture,
+    ChannelRead,
     CycleInput,
     CycleVerdict,
     DeviceVerdict,
@@ -251,6 +252,9 @@ class Scene:
             "manifest": Manifest(**manifest),
             "panic": PanicAccount(**panic),
             "captures": tuple(captures),
+            "channels": (
+                ChannelRead(channel="pstorefs", wanted_bytes=0, received_bytes=0, seconds=0),
+            ),
             "policy": Policy(),
             **changes,
         }

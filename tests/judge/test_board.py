@@ -8,7 +8,7 @@ import pytest
 
 from farm.errors import BenchError
 from farm.judge import judge
-from farm.model import BenchFault, Capture, Finding, FindingKind, Subject, Verdict
+from farm.model import BenchFault, Blame, Capture, Expect, Finding, FindingKind, Subject, Verdict
 
 from .cycles import BOOT, Scene, findings, flipped, only, row
 
@@ -175,9 +175,52 @@ def test_a_reset_that_kept_the_records_was_not_cold(scene: Scene) -> None:
     assert scene.judge().verdict is Verdict.PASS
 
 
-def test_an_unknown_reset_excuses_nothing(scene: Scene) -> None:
+def test_without_any_sign_that_memory_kept_its_power_nothing_is_no_proof(scene: Scene) -> None:
     scene.panic = {"reset": "unknown"}
-    assert empty(scene).judge().verdict is Verdict.FAIL
+    result = empty(scene).judge()
+    assert result.verdict is Verdict.ERROR
+    assert only(result, FindingKind.COLD_RESET)
+
+
+def test_an_unknown_reset_excuses_nothing_else(scene: Scene) -> None:
+    scene.panic = {"reset": "unknown"}
+    scene.records[2] = None
+    assert scene.judge().verdict is Verdict.FAIL
+
+
+def test_nothing_read_is_no_proof_that_nothing_is_there(scene: Scene) -> None:
+    for expect in Expect:
+        result = empty(scene).judge(channels=(), expect=expect)
+        assert result.verdict is Verdict.ERROR
+        assert result.blame is Blame.BENCH
+
+
+def test_a_panic_after_which_the_same_boot_answers_is_a_contradiction(scene: Scene) -> None:
+    scene.panic = {"boot_id_after": str(BOOT)}
+    result = scene.judge()
+    assert result.verdict is Verdict.ERROR
+    assert "the same boot answers" in result.why
+
+
+def test_a_panic_that_only_the_kept_log_shows_is_the_scenarios_and_says_so(scene: Scene) -> None:
+    scene.panic = {"from_kept_log": True}
+    result = scene.judge()
+    assert result.verdict is Verdict.PASS
+    assert only(result, FindingKind.SERIAL_SILENT).verdict is Verdict.PASS
+
+
+def test_a_silent_line_and_where_the_board_was_found_are_findings_of_their_own(
+    scene: Scene,
+) -> None:
+    fault = BenchFault(part="board", stage="reset", message="no boot", silent=True)
+    assert only(scene.judge(fault=fault), FindingKind.SERIAL_SILENT)
+    for place, kind in (
+        ("hung", FindingKind.HUNG),
+        ("boot loop", FindingKind.BOOT_LOOP),
+        ("crash mode", FindingKind.IN_CRASH_MODE),
+    ):
+        result = scene.judge(fault=fault.model_copy(update={"place": place}))
+        assert only(result, kind).blame is Blame.BENCH
 
 
 def test_an_incomplete_capture_is_not_corrupt(scene: Scene) -> None:

@@ -80,7 +80,7 @@ class Panic:
         )
         manifest = Manifest.model_construct(ramoops=ramoops, backend="ramoops", devices=())
         cycle = CycleInput.model_construct(
-            captures=tuple(self.captures), manifest=manifest, policy=Policy()
+            captures=tuple(self.captures), channels=(), manifest=manifest, policy=Policy()
         )
         return read_channels(cycle, lambda capture: self.contents[capture.path])
 
@@ -118,7 +118,10 @@ def test_bits_that_ecc_mends_are_no_disagreement() -> None:
     for at in (500, 3000, 9000):
         zone[at] ^= 0x41
     panic.by_memory("sahara", bytes(zone))
-    assert panic.only().kind is FindingKind.CHANNELS_AGREE
+    channels = panic.judged()
+    kinds = [one.kind for one in channels.findings]
+    assert kinds == [FindingKind.ECC_CORRECTED, FindingKind.CHANNELS_AGREE]
+    assert channels.corrected_symbols == 3
 
 
 def test_a_channel_that_changed_bytes_is_named_with_the_place(panic: Panic) -> None:
@@ -161,9 +164,31 @@ def test_a_lost_zone_header_does_not_hide_the_records() -> None:
     panic = Panic(0)
     panic.by_pstorefs()
     panic.by_memory("sahara", bytes(12) + panic.zone[12:])
-    kinds = [one.kind for one in panic.judged().findings]
-    assert FindingKind.CORRUPT in kinds
-    assert FindingKind.CHANNELS_AGREE in kinds
+    found = {one.kind: one.verdict for one in panic.judged().findings}
+    # pstorefs has its records, so the header is in memory and this channel did not get it.
+    assert found[FindingKind.HEADER_LOST] is Verdict.ERROR
+    assert FindingKind.CHANNELS_AGREE in found
+
+
+def test_a_lost_zone_header_is_a_failure_where_the_kernel_shows_no_record_either() -> None:
+    panic = Panic(0)
+    panic.by_memory("sahara", bytes(12) + panic.zone[12:])
+    (found,) = panic.judged().findings
+    assert found.kind is FindingKind.HEADER_LOST
+    assert found.verdict is Verdict.FAIL
+
+
+def test_memory_without_any_zone_is_not_a_kernel_that_lost_its_records() -> None:
+    panic = Panic(0)
+    panic.by_memory("sahara", bytes(len(panic.zone)))
+    channels = panic.judged()
+    (stand_in,) = channels.captures
+    assert not stand_in.complete
+    assert "signature" in stand_in.note
+    panic.by_pstorefs()
+    found = next(one for one in panic.judged().findings if one.evidence is not None)
+    assert found.kind is FindingKind.CAPTURE_INCOMPLETE
+    assert found.verdict is Verdict.ERROR
 
 
 def test_memory_that_misses_the_zone_is_incomplete_and_not_a_failure() -> None:

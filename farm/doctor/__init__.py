@@ -1,0 +1,1 @@
+"""What makes a night fail, found before it: the host, the bench, the board at its shell."""
