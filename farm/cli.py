@@ -28,6 +28,7 @@ _COMMANDS = {
     "run": ("farm.run.cli", "run", "Panic a board, read its dumps back, judge and report."),
     "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
+    "dump": ("farm.bench.cli", "dump", "Save the memory of a board that is in crash mode."),
     "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
     "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
     "report": ("farm.report.cli", "report_command", "Write a run's reports again, offline."),

@@ -65,19 +65,13 @@ def _run(
     return process.returncode, said.decode(errors="replace").strip()[-_WORDS:]
 
 
-def bring_up(
-    board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
-) -> bool:
-    """Have the bench up; returns whether it was started here.
-
-    An interruption while it starts stops it. Raises BenchError(part="board") when it is lost or
-    does not start.
-    """
+def is_up(board: str, status: Sequence[str]) -> bool:
+    """Whether the bench is up; raises BenchError(part="board") when it is lost."""
     if not status:
-        return False
+        return True
     code, words = _run(status, _STATUS_DEADLINE_S)
     if code == UP:
-        return False
+        return True
     if code == LOST:
         raise BenchError(
             f"the board {board} is lost: {words}",
@@ -88,6 +82,19 @@ def bring_up(
         raise BenchError(
             f"`{' '.join(status)}` for board {board} ended with {code}: {words}", part="board"
         )
+    return False
+
+
+def bring_up(
+    board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
+) -> bool:
+    """Have the bench up; returns whether it was started here.
+
+    An interruption while it starts stops it. Raises BenchError(part="board") when it is lost or
+    does not start.
+    """
+    if is_up(board, status):
+        return False
     if not start:
         raise BenchError(
             f"the board {board} is down, and there is no way to start it", part="board"

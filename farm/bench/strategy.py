@@ -7,6 +7,7 @@ its memory is saved before it is led on.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from farm.bench.console import RecordedConsole
 from farm.bench.options import BenchOptions
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
-from farm.bench.usb import UsbBoot
+from farm.bench.usb import Progress, UsbBoot
 from farm.bench.whereabouts import Whereabouts, where_is
 from farm.errors import BenchError, FarmError, UsageError
 from farm.qualcomm.identity import Mode
@@ -76,6 +77,9 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.status = Status.unknown
         self.rescue_to: Path | None = None
         self.rescued: list[Path] = []
+        # The dump that was begun and is not whole: the board still holds the rest.
+        self.unfinished: Path | None = None
+        self.progress: Progress | None = None
 
     def use(self, options: BenchOptions) -> None:
         """Take the deadlines from a target's options."""
@@ -92,7 +96,8 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self._listen()
         if self.usb is not None:
             self.target.activate(self.usb)
-        return where_is(self.console, self.shell, self.switch, self.usb)
+        self.target.activate(self.power)
+        return where_is(self.console, self.shell, self.power, self.usb)
 
     def transition(self, status: Any) -> None:
         """Go to a state; raises BenchError naming what failed, UsageError."""
@@ -150,9 +155,20 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
             return
         if self.switch.is_on() is False or self._mode() is not Mode.CRASH:
             return
-        folder = self.rescue_to / f"crash-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.driver("crash").dump(folder)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = self.unfinished or self.rescue_to / f"crash-{stamp}"
+        self.dump(folder)
         self.rescued.append(folder)
+
+    def dump(self, folder: Path) -> dict[str, Any]:
+        """Dump the memory of the board, which is in crash mode; raises BenchError.
+
+        Until that is done, ``safe_state`` leaves the board as it is.
+        """
+        self.unfinished = folder
+        said: dict[str, Any] = self.driver("crash").dump(folder, self.progress)
+        self.unfinished = None
+        return said
 
     def _to_mode(self, wanted: Status, before: Status) -> None:
         self._listen()
@@ -257,7 +273,15 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.status = status if isinstance(status, Status) else Status(status)
 
     def safe_state(self) -> FarmError | None:
-        """Switch the power off; an error is returned: another one may be on its way already."""
+        """Switch the power off; an error is returned: another one may be on its way already.
+
+        A board in crash mode whose memory is read in part keeps its power, for it holds the rest.
+        """
+        if self.unfinished is not None:
+            with contextlib.suppress(BenchError):
+                if self._mode() is Mode.CRASH:
+                    return None
+            self.unfinished = None
         try:
             self.transition(Status.off)
         except FarmError as error:
