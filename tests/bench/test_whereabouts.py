@@ -82,7 +82,7 @@ def type_on(bench: Bench, line: str) -> None:
 
 
 def test_a_kernel_that_boots_slowly_is_booting(opened: Open) -> None:
-    bench, lg_env = opened("--baud", "19200", "--append", "'ignore_loglevel initcall_debug'")
+    bench, lg_env = opened("--baud", "'19200'", "--append", "'ignore_loglevel initcall_debug'")
     bench.power.on()
     wait_console(bench, rb"Linux version [0-9]")
     assert_place(bench, Place.BOOTING)
@@ -94,8 +94,8 @@ def test_a_kernel_that_boots_slowly_is_booting(opened: Open) -> None:
 def test_a_kernel_that_will_restart_is_panicking_and_then_boots(opened: Open) -> None:
     bench, lg_env = opened()
     bench.strategy.transition(Status.shell)
-    type_on(bench, "echo 12 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
-    wait_console(bench, rb"Rebooting in 12 seconds")
+    type_on(bench, "echo 8 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
+    wait_console(bench, rb"Rebooting in 8 seconds")
     assert_place(bench, Place.PANICKING)
     bench.shell.wait_prompt(40.0)
     assert_place(bench, Place.SHELL)
@@ -129,7 +129,7 @@ def test_processors_that_stand_still_are_hung(opened: Open) -> None:
 
 
 def test_a_kernel_whose_init_panics_again_and_again_is_a_boot_loop(opened: Open) -> None:
-    bench, lg_env = opened("--append", "'rdinit=/nowhere panic=1'")
+    bench, lg_env = opened("--append", "'rdinit=/bin/false panic=1'")
     bench.power.on()
     wait_console(bench, rb"Kernel panic - not syncing")
     assert_place(bench, Place.BOOT_LOOP)
