@@ -54,13 +54,15 @@ class CrashMode(Driver):  # type: ignore[misc]  # labgrid has no types
 
         A device that vanishes and comes back is gone on with.
         """
+        in_vain = 0
         while True:
             before = _done_bytes(folder)
             try:
                 return self.usb.dump(folder, _STEP_DEADLINE_S, progress)  # type: ignore[no-any-return]
             except DeviceLostError:
-                # It may come back under another address; without a byte more it is in vain.
-                if _done_bytes(folder) <= before:
+                # It may come back under another address, and may have done so before.
+                in_vain = 0 if _done_bytes(folder) > before else in_vain + 1
+                if in_vain > 1:
                     raise
                 self.usb.wait_for(
                     frozenset({Mode.CRASH}), _BACK_DEADLINE_S, "crash mode, to go on with the dump"

@@ -146,6 +146,11 @@ class ConsoleStream:
         with self._changed:
             return bytes(self._recent)
 
+    def pending(self) -> bytes:
+        """What arrived since the mark; the next wait begins with it all the same."""
+        with self._changed:
+            return bytes(self._buffer)
+
     @property
     def quiet_s(self) -> float:
         """How long ago the last byte came; infinite before the first."""

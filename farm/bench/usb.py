@@ -179,11 +179,13 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         agent, self._agent, self._proxy = self._agent, None, None
         if agent is not None and agent.agent is not None:
             # Asking it to close waits for a call that may never end.
-            agent.agent.kill()
-            agent.agent.wait()
-            agent.agent.stdin.close()
-            agent.agent.stdout.close()
-            agent.agent = None
+            process, agent.agent = agent.agent, None
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                # What was not sent yet cannot be flushed any more.
+                with contextlib.suppress(OSError):
+                    stream.close()
 
     @property
     def _place(self) -> tuple[str, str]:
@@ -567,7 +569,9 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             )
         text = str(answer["output"])
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        last = lines[-1] if lines else "it said nothing"
+        # What fastboot says last is only that it failed.
+        why = [line for line in lines if line.startswith("FAILED")]
+        last = [*lines, *why][-1] if lines else "it said nothing"
         if answer["late"]:
             raise DeadlineError(
                 f"{self.describe()}: {what}", part=PART, deadline_s=deadline_s, last=last

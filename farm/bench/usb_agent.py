@@ -16,6 +16,7 @@ import hashlib
 import os
 import queue
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -26,17 +27,20 @@ from typing import Any
 
 from usb.core import USBError
 
-from farm.errors import BenchError, FarmError
+from farm.errors import BenchError, DeadlineError, FarmError
 from farm.qualcomm import usb
 from farm.qualcomm.firehose import Firehose
 from farm.qualcomm.gpt import find_partition
 from farm.qualcomm.identity import Mode
 from farm.qualcomm.ramdump import RamDump, read_range, read_table
 from farm.qualcomm.sahara import Execute, Sahara
+from farm.qualcomm.transport import RefusedError, ViolationError
 
 _KILL_DEADLINE_S = 5.0
 _AGAIN_DEADLINE_S = 10.0
 _TOOL_LOOK_S = 0.2
+_RUNNING_S = 1.0
+_TOOL_FOLDER = "farm-usb-tool-"
 _WORDS = 200
 # So much may wait for a host that is slower than the board.
 _WAITING_PIECES = 8
@@ -93,7 +97,8 @@ def _answering(function):
         try:
             return {"answer": function(*args, **kwargs)}
         except FarmError as error:
-            _session.close()
+            if isinstance(error, BenchError):
+                _session.close()
             return _as_error(error)
         except OSError as error:
             _session.close()
@@ -311,6 +316,19 @@ def edl_identity(serial, path):
         }
 
 
+def _running_programmer(transport, storage):
+    """The programmer that an earlier session has left; None if the device is silent to it."""
+    # The first answer may be about what was asked in Sahara's words.
+    for _ in range(2):
+        firehose = Firehose(transport, storage=storage, deadline_s=_RUNNING_S)
+        try:
+            firehose.configure()
+        except (RefusedError, ViolationError, DeadlineError):
+            continue
+        return firehose
+    return None
+
+
 def _edl(serial, path, programmer, storage):
     if _session.firehose is None:
         _session.close()
@@ -319,11 +337,14 @@ def _edl(serial, path, programmer, storage):
         )
         sahara = Sahara(_session.transport)
         image = Path(programmer).read_bytes()
-        sahara.connect()
-        sahara.upload(image)
-        firehose = Firehose(_session.transport, storage=storage)
-        firehose.greet()
-        firehose.configure()
+        firehose = None
+        if sahara.connect() is None:
+            firehose = _running_programmer(_session.transport, storage)
+        if firehose is None:
+            sahara.upload(image)
+            firehose = Firehose(_session.transport, storage=storage)
+            firehose.greet()
+            firehose.configure()
         _session.firehose = firehose
     return _session.firehose
 
@@ -409,6 +430,14 @@ def _last_words(output):
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
+def _sweep():
+    """Remove the folders of agents that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TOOL_FOLDER}*"):
+        pid = folder.name.removeprefix(_TOOL_FOLDER).split("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def run_tool(job, command, deadline_s, given, taken):
     """Run a program to its end or its deadline; a hung one is killed: it may ignore SIGTERM.
 
@@ -416,7 +445,8 @@ def run_tool(job, command, deadline_s, given, taken):
     file ``taken`` of it is handed out afterwards.
     """
     _session.close()
-    with tempfile.TemporaryDirectory(prefix="farm-usb-") as folder:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_TOOL_FOLDER}{os.getpid()}-") as folder:
         for name, text in given.items():
             Path(folder, name).write_text(text)
         words = [word.replace("{folder}", folder) for word in command]

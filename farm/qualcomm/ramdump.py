@@ -105,7 +105,10 @@ class _SparseFile:
         os.ftruncate(self._file, done_bytes)
 
     def append(self, data: memoryview) -> None:
-        if data != bytes(len(data)):
+        if data == bytes(len(data)):
+            # A hole; the size tells a later try that it was read.
+            os.ftruncate(self._file, self.done_bytes + len(data))
+        else:
             view = data
             at = self.done_bytes
             while view:
@@ -240,7 +243,7 @@ class RamDump:
         return self.folder / f"{region.file_name}.bin.part"
 
     def _have_bytes(self, region: MemoryRegion) -> int:
-        """How much of a region is on disk; a hole at the end is not in the size."""
+        """How much of a region is on disk, in whole pages."""
         part = self._part(region)
         have = part.stat().st_size if part.exists() else 0
         return min(have, region.length_bytes) // PAGE_BYTES * PAGE_BYTES

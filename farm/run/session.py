@@ -163,6 +163,10 @@ def panic_cycle(
             bench.strategy.wait_crash()
             raw.in_crash_mode(channels)
     with stage("reset"):
+        if panic.line and not needs_crash_mode(channels):
+            mode = bench.strategy.leave_unasked_mode(options.deadlines_s.reset)
+            if mode is not None:
+                progress.stage("reset", f"left {mode.value} mode, which no channel asked for")
         evidence.panic, listing = watch_reset(
             panic, injection, bench.console, shell, options.deadlines_s
         )
