@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -131,6 +132,64 @@ def test_a_kernel_is_booted_without_flashing_it(make_board: MakeBoard, tmp_path:
     console.port.write(b"\n")
     console.expect(b"root@virtual:~# ")
     assert "made.by=mkbootimg" in console.command("cat /proc/cmdline")
+
+
+def made_image(tmp_path: Path, version: int) -> Path:
+    """A boot image of this version: by Debian's mkbootimg, or, from 3 on, written out here."""
+    images = default_image_dir()
+    kernel, ramdisk, dtb = (images / one for one in ("Image", "initramfs.cpio.gz", "virtual.dtb"))
+    target = tmp_path / f"v{version}.img"
+    cmdline = f"made.version={version}"
+    if version >= 3:
+        # AOSP, bootimg.h, boot_img_hdr_v3 and v4: pages of 4096, a header of 1580 or 1584 bytes.
+        head = bytearray(4096)
+        head[:8] = b"ANDROID!"
+        sizes = kernel.stat().st_size, ramdisk.stat().st_size
+        struct.pack_into("<4I", head, 8, *sizes, 0, 1584 if version == 4 else 1580)
+        struct.pack_into("<I", head, 40, version)
+        head[44 : 44 + len(cmdline)] = cmdline.encode()
+        parts = [one.read_bytes() for one in (kernel, ramdisk)]
+        target.write_bytes(
+            bytes(head) + b"".join(one.ljust(-(-len(one) // 4096) * 4096, b"\0") for one in parts)
+        )
+        return target
+    words = ["--dtb", str(dtb)]
+    if version < 2:
+        # These have no place for a device tree: it stands behind the kernel.
+        both = tmp_path / "Image-dtb"
+        both.write_bytes(kernel.read_bytes() + dtb.read_bytes())
+        kernel, words = both, []
+    made = subprocess.run(
+        [
+            *("mkbootimg", "--kernel", str(kernel), "--ramdisk", str(ramdisk), *words),
+            *("--header_version", str(version), "--cmdline", cmdline),
+            *("--pagesize", "2048" if version < 2 else "4096", "-o", str(target)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    return target
+
+
+def test_images_of_every_version_are_flashed_and_boot(
+    make_board: MakeBoard, tmp_path: Path
+) -> None:
+    board = held(make_board, "versions", "fastboot")
+    fastboot(board, "erase", "boot_a")
+    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    for version in (0, 1, 2, 3, 4):
+        fastboot(board, "flash", "boot_a", str(made_image(tmp_path, version)))
+        fastboot(board, "set_active", "a")
+        fastboot(board, "reboot")
+        console.expect(b"Linux version")
+        console.expect(b"root@virtual:~# ")
+        assert f"made.version={version}" in console.command("cat /proc/cmdline")
+        assert console.command("ls -d /proc/device-tree/reserved-memory/ramoops*") != ""
+        console.port.write(b"/bin/reboot bootloader\n")
+        wait_condition(board, "fastboot")
+    console.port.close()
 
 
 def test_staged_memory_survives_a_reconnect_over_usb_and_tcp(
