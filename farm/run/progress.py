@@ -124,6 +124,7 @@ class RunProgress:
                 f"[{elapsed_s:7.2f}] {self._cycle}: {self._stage}: {text}",
                 markup=False,
                 highlight=False,
+                soft_wrap=True,
             )
 
     def bytes_collected(self, done_bytes: int, total_bytes: int) -> None:
@@ -142,5 +143,5 @@ class RunProgress:
         )
 
     def note(self, text: str) -> None:
-        """Say something that belongs to no stage."""
-        self._console.print(text, markup=False, highlight=False)
+        """Say something that belongs to no stage; a command in it can be copied whole."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -93,13 +93,19 @@ def ssh_host(hidden: Path, umockdev: Path) -> Iterator[SshHost]:
         folder / "client" / "ssh", f'exec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"'
     )
     mounts = [f"mount -t tmpfs none {one}" for one in (ROOT, hidden, "/var/cache")]
-    inside = " && ".join(
-        ["mkdir -p /run/sshd", *mounts, f"exec {_SSHD} -D -e -f {folder / 'sshd_config'}"]
-    )
+    start = f"{_SSHD} -D -e -f {folder / 'sshd_config'}"
+    if os.getuid() == 0:
+        alone = ["unshare", "--mount"]
+        mounts.append("mkdir -p /run/sshd")
+    else:
+        # Root for the mounts only: an sshd that is nobody's but its user's changes no user.
+        alone = ["unshare", "--map-root-user", "--mount"]
+        start = f"unshare --user --map-user={os.getuid()} --map-group={os.getgid()} {start}"
+    inside = " && ".join([*mounts, f"exec {start}"])
     with pytest.MonkeyPatch.context() as patch, (folder / "sshd.log").open("wb") as log:
         patch.setenv("PATH", f"{folder / 'client'}:{os.environ['PATH']}")
         patch.setenv("LG_AGENT_PREFIX", str(folder / "home"))
-        sshd = subprocess.Popen(["unshare", "--mount", "sh", "-c", inside], stdout=log, stderr=log)
+        sshd = subprocess.Popen([*alone, "sh", "-c", inside], stdout=log, stderr=log)
         try:
             host = SshHost(NAME, folder)
             end = time.monotonic() + _START_DEADLINE_S
