@@ -7,7 +7,8 @@ VENV := .venv
 # What the kernel build, the virtual board and the virtual environment need on Debian 12.
 PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
-	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch
+	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
+	openssh-server openssh-client rsync
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 

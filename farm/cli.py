@@ -30,6 +30,7 @@ _COMMANDS = {
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),
     "schema": ("farm.bench.cli", "schema_command", "Print the schema of a board's environment."),
+    "dump": ("farm.bench.cli", "dump", "Save the memory of a board that is in crash mode."),
     "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
     "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
     "report": ("farm.report.cli", "report_command", "Write a run's reports again, offline."),

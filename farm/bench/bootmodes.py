@@ -6,7 +6,6 @@ Each is thin: what is said over USB is `farm.qualcomm`'s, run by `UsbBoot` where
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -16,17 +15,23 @@ from labgrid.driver.common import Driver
 from labgrid.factory import target_factory
 
 from farm.bench.shell import BoardShell
-from farm.bench.usb import ReadBack, UsbBoot
-from farm.errors import BenchError, UsageError
+from farm.bench.usb import DeviceLostError, Progress, ReadBack, UsbBoot
+from farm.errors import BenchError, FormatError, UsageError
 from farm.qualcomm.hexdump import parse_hexdump
+from farm.qualcomm.identity import Mode
 
 _READ_DEADLINE_S = 120.0
-_DUMP_DEADLINE_S = 3600.0
+# The longest without a byte.
+_STEP_DEADLINE_S = 60.0
+_BACK_DEADLINE_S = 10.0
 _FLASH_DEADLINE_S = 300.0
 _SHORT_DEADLINE_S = 20.0
 _SHELL_DEADLINE_S = 10.0
-# U-Boot's console record is small.
-_CONSOLE_BYTES = 1024
+
+
+def _done_bytes(folder: Path) -> int:
+    """How much of a dump is on disk."""
+    return sum(one.stat().st_size for one in folder.glob("[0-9]*-*.bin*") if one.is_file())
 
 
 @target_factory.reg_driver
@@ -36,22 +41,36 @@ class CrashMode(Driver):  # type: ignore[misc]  # labgrid has no types
 
     bindings = {"usb": UsbBoot}  # noqa: RUF012  # labgrid's way
 
-    def read(self, address: int, length: int, target: Path) -> ReadBack:
+    def read(
+        self, address: int, length: int, target: Path, progress: Progress | None = None
+    ) -> ReadBack:
         """Read just these physical addresses into ``target``; raises BenchError."""
-        return self.usb.to_file(target, _READ_DEADLINE_S, "crash_read", address, length)  # type: ignore[no-any-return]
+        return self.usb.to_file(  # type: ignore[no-any-return]
+            target, _STEP_DEADLINE_S, "crash_read", address, length, progress=progress
+        )
 
-    def dump(self, folder: Path) -> dict[str, Any]:
-        """Dump every region into ``folder``, or go on with it; raises BenchError."""
-        if self.usb.host:
-            raise UsageError(
-                "a full RAM dump goes to the host of the USB cable",
-                "Run the farm there, or read the wanted addresses only.",
-            )
-        return self.usb.call("crash_dump", str(folder), deadline_s=_DUMP_DEADLINE_S)  # type: ignore[no-any-return]
+    def dump(self, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+        """Dump every region into ``folder``, or go on with it; raises BenchError.
+
+        A device that vanishes and comes back is gone on with.
+        """
+        in_vain = 0
+        while True:
+            before = _done_bytes(folder)
+            try:
+                return self.usb.dump(folder, _STEP_DEADLINE_S, progress)  # type: ignore[no-any-return]
+            except DeviceLostError:
+                # It may come back under another address, and may have done so before.
+                in_vain = 0 if _done_bytes(folder) > before else in_vain + 1
+                if in_vain > 1:
+                    raise
+                self.usb.wait_for(
+                    frozenset({Mode.CRASH}), _BACK_DEADLINE_S, "crash mode, to go on with the dump"
+                )
 
     def reset(self) -> None:
         """Leave crash mode."""
-        self.usb.call("crash_reset", deadline_s=_SHORT_DEADLINE_S)
+        self.usb.reset("crash_reset", deadline_s=_SHORT_DEADLINE_S)
 
 
 @target_factory.reg_driver
@@ -80,15 +99,23 @@ class Edl(Driver):  # type: ignore[misc]  # labgrid has no types
         if not path.is_absolute() and self.target.env is not None:
             base = Path(self.target.env.config.filename).resolve().parent
             path = base / path
-        return str(path), self.storage
+        if not path.is_file():
+            raise UsageError(f"target {self.target.name}: there is no programmer {path}")
+        return self.usb.placed(path), self.storage
 
-    def peek(self, address: int, length: int, target: Path) -> ReadBack:
+    def peek(
+        self, address: int, length: int, target: Path, progress: Progress | None = None
+    ) -> ReadBack:
         """Read memory by the programmer's peek into ``target``; raises BenchError."""
         return self.usb.to_file(  # type: ignore[no-any-return]
-            target, _READ_DEADLINE_S * 4, "edl_peek", *self._session, address, length
+            target,
+            _STEP_DEADLINE_S,
+            "edl_peek",
+            *(*self._session, address, length),
+            progress=progress,
         )
 
-    def flash(self, partition: str, image: Path) -> str:
+    def flash(self, partition: str, image: Path, progress: Progress | None = None) -> str:
         """Write ``image`` to ``partition`` and reset; returns which tool did it; BenchError."""
         first, sectors, sector_bytes = self.usb.call("edl_find", *self._session, partition)
         size = image.stat().st_size
@@ -99,13 +126,15 @@ class Edl(Driver):  # type: ignore[misc]  # labgrid has no types
             )
         if self.tool == "qdl" and self._qdl_fits():
             # The boot ROM is wanted, not the programmer that found the partition.
-            self.usb.call("edl_reset_to_edl", *self._session)
-            self._by_qdl(partition, image, first, sectors, sector_bytes)
+            self.usb.reset("edl_reset_to_edl", *self._session, deadline_s=_SHORT_DEADLINE_S)
+            self._by_qdl(partition, image, (first, sectors, sector_bytes), progress)
             return "qdl"
-        self.usb.call(
+        self.usb.job(
             "edl_program",
-            *(*self._session, first, sector_bytes, str(image), partition),
-            deadline_s=_FLASH_DEADLINE_S,
+            *(*self._session, first, sector_bytes, self.usb.placed(image), partition),
+            deadline_s=_STEP_DEADLINE_S,
+            progress=progress,
+            again=False,
         )
         self.reset()
         return "builtin"
@@ -114,8 +143,14 @@ class Edl(Driver):  # type: ignore[misc]  # labgrid has no types
         return bool(self.usb.bus_devices() == 1)
 
     def _by_qdl(
-        self, partition: str, image: Path, first: int, sectors: int, sector_bytes: int
+        self,
+        partition: str,
+        image: Path,
+        place: tuple[int, int, int],
+        progress: Progress | None,
     ) -> None:
+        first, sectors, sector_bytes = place
+        there = self.usb.placed(image)
         words = {
             "SECTOR_SIZE_IN_BYTES": sector_bytes,
             "file_sector_offset": 0,
@@ -131,25 +166,25 @@ class Edl(Driver):  # type: ignore[misc]  # labgrid has no types
             "start_sector": first,
         }
         attributes = " ".join(f"{key}={quoteattr(str(value))}" for key, value in words.items())
-        with tempfile.TemporaryDirectory(prefix="farm-qdl-") as folder:
-            rawprogram = Path(folder) / "rawprogram0.xml"
-            rawprogram.write_text(
-                f'<?xml version="1.0" ?>\n<data>\n<program {attributes}/>\n</data>'
-            )
-            programmer, storage = self._session
-            self.usb.tool(
-                [
-                    *("qdl", "--storage", storage, "--include", str(image.resolve().parent)),
-                    *(programmer, str(rawprogram)),
-                ],
-                _FLASH_DEADLINE_S,
-                f"flashing {partition}",
-                good=lambda text: f'flashed "{partition}" successfully' in text,
-            )
+        programmer, storage = self._session
+        self.usb.tool(
+            [
+                *("qdl", "--storage", storage, "--include", str(Path(there).parent)),
+                *(programmer, "{folder}/rawprogram0.xml"),
+            ],
+            _FLASH_DEADLINE_S,
+            f"flashing {partition}",
+            good=lambda text: f'flashed "{partition}" successfully' in text,
+            given={
+                "rawprogram0.xml": '<?xml version="1.0" ?>\n'
+                f"<data>\n<program {attributes}/>\n</data>"
+            },
+            progress=progress,
+        )
 
     def reset(self) -> None:
         """Leave EDL."""
-        self.usb.call("edl_reset", *self._session, deadline_s=_SHORT_DEADLINE_S)
+        self.usb.reset("edl_reset", *self._session, deadline_s=_SHORT_DEADLINE_S)
 
 
 @target_factory.reg_driver
@@ -168,23 +203,53 @@ class Fastboot(Driver):  # type: ignore[misc]  # labgrid has no types
     reader: str = attr.ib(
         default="lk2nd", validator=attr.validators.in_(("lk2nd", "u-boot", "none"))
     )
+    # How much one `md.b` prints at most: less than a fifth of U-Boot's CONSOLE_RECORD_OUT_SIZE.
+    console_bytes: int = attr.ib(default=192, converter=int)
 
-    def run(self, *arguments: str, deadline_s: float = _SHORT_DEADLINE_S) -> str:
+    @property
+    def reads_any(self) -> bool:
+        """Whether any address can be read, and slowly, instead of ramoops as a whole."""
+        return self.reader == "u-boot"
+
+    def run(
+        self,
+        *arguments: str,
+        deadline_s: float = _SHORT_DEADLINE_S,
+        taken: tuple[str, Path] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
         """Run one fastboot command on this board; raises BenchError with its words."""
+        return self._run(
+            self._serial(), *arguments, deadline_s=deadline_s, taken=taken, progress=progress
+        )
+
+    def _serial(self) -> str:
         found = self.usb.find()
         serial = self.serial or (found.serial if found is not None else "")
-        if not serial:
+        if not serial or (found is not None and found.mode is not Mode.FASTBOOT):
             raise BenchError(
                 f"{self.usb.describe()}: the board is not in fastboot",
                 part="usb",
                 next_step="Find out where it is; bring it to fastboot first.",
             )
         self.usb.release()
+        return serial
+
+    def _run(
+        self,
+        serial: str,
+        *arguments: str,
+        deadline_s: float = _SHORT_DEADLINE_S,
+        taken: tuple[str, Path] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
         return self.usb.tool(  # type: ignore[no-any-return]
             ["fastboot", "-s", serial, *arguments],
             deadline_s,
             f"fastboot {' '.join(arguments)}",
             good=lambda _: True,
+            taken=taken,
+            progress=progress,
         )
 
     def getvar(self, name: str) -> str:
@@ -194,15 +259,23 @@ class Fastboot(Driver):  # type: ignore[misc]  # labgrid has no types
             raise BenchError(f"{self.usb.describe()}: no {name} in fastboot's answer", part="usb")
         return found[1].strip()
 
-    def flash(self, partition: str, image: Path) -> None:
+    def flash(self, partition: str, image: Path, progress: Progress | None = None) -> None:
         """Write ``image`` to ``partition``; raises BenchError."""
-        self.run("flash", partition, str(image), deadline_s=_FLASH_DEADLINE_S)
+        there = self.usb.placed(image)
+        self.run("flash", partition, there, deadline_s=_FLASH_DEADLINE_S, progress=progress)
 
-    def read(self, address: int, length: int, target: Path) -> None:
+    def read(
+        self, address: int, length: int, target: Path, progress: Progress | None = None
+    ) -> None:
         """Read memory into ``target``; raises BenchError, UsageError when it cannot be."""
         if self.reader == "lk2nd":
             self.run("oem", "ramoops", "raw")
-            self.run("get_staged", str(target), deadline_s=_READ_DEADLINE_S)
+            self.run(
+                *("get_staged", "{folder}/staged"),
+                deadline_s=_READ_DEADLINE_S,
+                taken=("staged", target),
+                progress=progress,
+            )
             size = target.stat().st_size
             if size != length:
                 raise BenchError(
@@ -212,19 +285,33 @@ class Fastboot(Driver):  # type: ignore[misc]  # labgrid has no types
                     next_step="Give the bootloader and the kernel the same region.",
                 )
         elif self.reader == "u-boot":
-            self._by_console(address, length, target)
+            self._by_console(address, length, target, progress)
         else:
             raise UsageError(
                 f"target {self.target.name}: this bootloader reads no memory",
                 "Use another channel, or set Fastboot's `reader`.",
             )
 
-    def _by_console(self, address: int, length: int, target: Path) -> None:
+    def _by_console(
+        self, address: int, length: int, target: Path, progress: Progress | None
+    ) -> None:
+        serial = self._serial()
         with target.open("wb") as file:
-            for at in range(0, length, _CONSOLE_BYTES):
-                count = min(_CONSOLE_BYTES, length - at)
-                self.run("oem", f"run:md.b {address + at:x} {count:x}")
-                file.write(parse_hexdump(self.run("oem", "console"), address + at, count))
+            for at in range(0, length, self.console_bytes):
+                count = min(self.console_bytes, length - at)
+                self._run(serial, "oem", f"run:md.b {address + at:x} {count:x}")
+                said = self._run(serial, "oem", "console")
+                try:
+                    file.write(parse_hexdump(said, address + at, count))
+                except FormatError as error:
+                    raise BenchError(
+                        f"{self.usb.describe()}: memory at {address + at:#x} as U-Boot prints it: "
+                        f"{error.message}",
+                        part="usb",
+                        next_step="Fastboot's `console_bytes` must fit U-Boot's console record.",
+                    ) from error
+                if progress is not None:
+                    progress(at + count, length, "")
 
 
 @target_factory.reg_driver

@@ -27,7 +27,7 @@ from farm.bench.options import BenchOptions, parse_options
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
 from farm.bench.strategy import PanicFarmStrategy, Status
-from farm.errors import FarmError, UsageError
+from farm.errors import BenchError, FarmError, UsageError
 
 ROLE = "main"
 
@@ -150,14 +150,22 @@ def read_target(lg_env: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_bench(lg_env: Path) -> Iterator[Bench]:
+def open_bench(lg_env: Path, *, start: bool = True) -> Iterator[Bench]:
     """Open the bench of target ``main`` in ``lg_env``, started if it has to be; closes it after.
+
+    Without ``start``, a bench that is down is a BenchError(part="bench").
 
     Raises UsageError naming the file and what is wrong in it, BenchError when the bench is lost or
     does not start. The console is opened, hence recorded, before the power comes on.
     """
     environment, options = _load(lg_env)
     hook = options.bench
+    if not start and not hooks.is_up(options.board, hook.status):
+        raise BenchError(
+            f"the bench of board {options.board} is down",
+            part="bench",
+            next_step=f"Start it with `{' '.join(hook.start)}`." if hook.start else "",
+        )
     started = hooks.bring_up(options.board, hook.status, hook.start, hook.stop)
     bench = None
     try:

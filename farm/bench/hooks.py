@@ -70,19 +70,13 @@ def state(status: Sequence[str]) -> tuple[int, str]:
     return _run(status, _STATUS_DEADLINE_S)
 
 
-def bring_up(
-    board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
-) -> bool:
-    """Have the bench up; returns whether it was started here.
-
-    An interruption while it starts stops it. Raises BenchError(part="board") when it is lost or
-    does not start.
-    """
+def is_up(board: str, status: Sequence[str]) -> bool:
+    """Whether the bench is up; raises BenchError(part="board") when it is lost."""
     if not status:
-        return False
-    code, words = _run(status, _STATUS_DEADLINE_S)
+        return True
+    code, words = state(status)
     if code == UP:
-        return False
+        return True
     if code == LOST:
         raise BenchError(
             f"the board {board} is lost: {words}",
@@ -93,6 +87,19 @@ def bring_up(
         raise BenchError(
             f"`{' '.join(status)}` for board {board} ended with {code}: {words}", part="board"
         )
+    return False
+
+
+def bring_up(
+    board: str, status: Sequence[str], start: Sequence[str], stop: Sequence[str] = ()
+) -> bool:
+    """Have the bench up; returns whether it was started here.
+
+    An interruption while it starts stops it. Raises BenchError(part="board") when it is lost or
+    does not start.
+    """
+    if is_up(board, status):
+        return False
     if not start:
         raise BenchError(
             f"the board {board} is down, and there is no way to start it", part="board"

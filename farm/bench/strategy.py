@@ -7,6 +7,7 @@ its memory is saved before it is led on.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from pathlib import Path
@@ -20,15 +21,17 @@ from labgrid.strategy import Strategy
 from farm.bench import hooks
 from farm.bench.bootmodes import CrashMode, DownloadMode, Edl, Fastboot
 from farm.bench.console import RecordedConsole
+from farm.bench.inject import BOOT
 from farm.bench.options import BenchOptions
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
-from farm.bench.usb import UsbBoot
+from farm.bench.usb import Progress, UsbBoot
 from farm.bench.whereabouts import Whereabouts, where_is
 from farm.errors import BenchError, FarmError, UsageError
 from farm.qualcomm.identity import Mode
 
 _ANSWER_DEADLINE_S = 3.0
+_LOOK_S = 0.2
 
 
 class Status(enum.Enum):
@@ -76,6 +79,9 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.status = Status.unknown
         self.rescue_to: Path | None = None
         self.rescued: list[Path] = []
+        # The dump that was begun and is not whole: the board still holds the rest.
+        self.unfinished: Path | None = None
+        self.progress: Progress | None = None
 
     def use(self, options: BenchOptions) -> None:
         """Take the deadlines from a target's options."""
@@ -92,7 +98,8 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self._listen()
         if self.usb is not None:
             self.target.activate(self.usb)
-        return where_is(self.console, self.shell, self.switch, self.usb)
+        self.target.activate(self.power)
+        return where_is(self.console, self.shell, self.power, self.usb)
 
     def transition(self, status: Any) -> None:
         """Go to a state; raises BenchError naming what failed, UsageError."""
@@ -138,11 +145,50 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.usb.wait_for(frozenset({mode}), self.boot_deadline_s, what)
 
     def wait_crash(self) -> None:
-        """Wait for crash mode after a panic that was wanted; raises DeadlineError."""
+        """Wait for crash mode after a panic that was wanted; raises BenchError."""
         self.shell.fresh_boot()
         self.driver("usb")
-        self._wait_mode(Mode.CRASH, "crash mode after the panic")
+        mode = self._mode_or_boot(self.boot_deadline_s)
+        if mode is not Mode.CRASH:
+            raise BenchError(
+                "the board is not in crash mode after the panic, but "
+                + (f"in {mode.value} mode" if mode is not None else "boots, or shows nothing"),
+                part="board",
+                next_step="Is download mode on, and kept by its firmware? See DownloadMode.",
+            )
         self.status = Status.crash
+
+    def leave_unasked_mode(self, deadline_s: float) -> Mode | None:
+        """After a panic, lead the board out of a mode that nobody asked for, by a warm reset.
+
+        Returns the mode, None when the board just boots. Raises BenchError when it cannot be left.
+        """
+        if self.usb is None:
+            return None
+        try:
+            self.target.activate(self.usb)
+            mode = self._mode_or_boot(deadline_s)
+        except BenchError:
+            # A panic that needs no USB must not fail for it.
+            return None
+        if mode is not None and not self._leave(mode):
+            raise BenchError(
+                f"the board is in {mode.value} mode after the panic and does not leave it",
+                part="board",
+                next_step="Give the environment a driver for that mode; see devices/virtual.yaml.",
+            )
+        return mode
+
+    def _mode_or_boot(self, deadline_s: float) -> Mode | None:
+        """The mode that a board shows after a panic; None when it boots, or at the deadline."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end and self.console.lost is None:
+            if BOOT.search(self.console.stream.pending()) is not None:
+                return None
+            if (mode := self._mode()) is not None:
+                return mode
+            self.console.stream.wait_quiet(_LOOK_S)
+        return None
 
     def _save_found_crash(self, before: Status) -> None:
         """Save the memory of a board that somebody else's crash has left in crash mode."""
@@ -150,9 +196,20 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
             return
         if self.switch.is_on() is False or self._mode() is not Mode.CRASH:
             return
-        folder = self.rescue_to / f"crash-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.driver("crash").dump(folder)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = self.unfinished or self.rescue_to / f"crash-{stamp}"
+        self.dump(folder)
         self.rescued.append(folder)
+
+    def dump(self, folder: Path) -> dict[str, Any]:
+        """Dump the memory of the board, which is in crash mode; raises BenchError.
+
+        Until that is done, ``safe_state`` leaves the board as it is.
+        """
+        self.unfinished = folder
+        said: dict[str, Any] = self.driver("crash").dump(folder, self.progress)
+        self.unfinished = None
+        return said
 
     def _to_mode(self, wanted: Status, before: Status) -> None:
         self._listen()
@@ -163,14 +220,21 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
             return
         if wanted is Status.crash:
             self._to_crash(before)
-        elif now is Mode.FASTBOOT and wanted is Status.edl:
-            self.driver("fastboot").run("oem", "reboot-edl")
+        elif now is Mode.FASTBOOT and wanted is Status.edl and self._bootloader_to_edl():
             self._wait_mode(mode, "EDL after `oem reboot-edl`")
         elif wanted.value in self.keys and not self._warm(wanted):
             self._by_key(wanted)
         else:
             self._to_shell(before)
             self._reboot_into(wanted)
+
+    def _bootloader_to_edl(self) -> bool:
+        """Whether the bootloader takes the board to EDL; not all of them know how."""
+        try:
+            self.driver("fastboot").run("oem", "reboot-edl")
+        except BenchError:
+            return False
+        return True
 
     def _warm(self, wanted: Status) -> bool:
         """Whether the shell is there to be asked, so that no power has to be cut."""
@@ -257,7 +321,15 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.status = status if isinstance(status, Status) else Status(status)
 
     def safe_state(self) -> FarmError | None:
-        """Switch the power off; an error is returned: another one may be on its way already."""
+        """Switch the power off; an error is returned: another one may be on its way already.
+
+        A board in crash mode whose memory is read in part keeps its power, for it holds the rest.
+        """
+        if self.unfinished is not None:
+            with contextlib.suppress(BenchError):
+                if self._mode() is Mode.CRASH:
+                    return None
+            self.unfinished = None
         try:
             self.transition(Status.off)
         except FarmError as error:

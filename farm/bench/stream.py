@@ -70,6 +70,7 @@ class ConsoleStream:
         self._times: list[tuple[int, float]] = []
         self._tail = b""
         self._recent = bytearray()
+        self._last_at = float("-inf")
         self._lost: str | None = None
         self._fault: BenchError | None = None
         self._recording: Recording | None = None
@@ -78,6 +79,7 @@ class ConsoleStream:
         """Take what the port delivered; called from the link's thread, never raises."""
         now = time.monotonic()
         with self._changed:
+            self._last_at = now
             self._buffer += data
             self._received += len(data)
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
@@ -143,6 +145,17 @@ class ConsoleStream:
         """What was received last, seen by a wait or not; at least 64 KiB of it."""
         with self._changed:
             return bytes(self._recent)
+
+    def pending(self) -> bytes:
+        """What arrived since the mark; the next wait begins with it all the same."""
+        with self._changed:
+            return bytes(self._buffer)
+
+    @property
+    def quiet_s(self) -> float:
+        """How long ago the last byte came; infinite before the first."""
+        with self._changed:
+            return time.monotonic() - self._last_at
 
     def wait_quiet(self, seconds: float) -> None:
         """Let so much time pass; returns early when the port is lost."""

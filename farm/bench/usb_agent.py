@@ -1,28 +1,51 @@
 """What runs where the board's USB cable ends: loaded into a labgrid agent, here or on an exporter.
 
-The host of the cable needs this farm installed, as it needs labgrid. Every function takes and
-returns JSON values; an error of the farm comes back as ``{"error": ...}``, for an agent passes on
-an exception's text only. Bulk data goes to a file on the cable's host; ``piece`` hands it out.
+Every function takes and returns JSON values; an error of the farm comes back as
+``{"error": ...}``, for an agent passes on an exception's text only. What may take long is a job:
+``begin`` starts it and ``poll`` tells how far it is, so that a host can show that and stop waiting
+at any time. An agent that loses its host ends at once, and the programs that it runs with it.
+
+Bulk data goes to a file here, or, when no file is named, comes out of ``poll`` in pieces
+``[encoding, size, text]``; the encodings are ``base64`` and, without a text, ``zeros``.
 """
 
 import base64
+import ctypes
+import errno
 import hashlib
 import os
+import queue
+import select
+import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from farm.errors import BenchError, FarmError
+from usb.core import USBError
+
+from farm.errors import BenchError, DeadlineError, FarmError
 from farm.qualcomm import usb
 from farm.qualcomm.firehose import Firehose
+from farm.qualcomm.gpt import find_partition
 from farm.qualcomm.identity import Mode
 from farm.qualcomm.ramdump import RamDump, read_range, read_table
 from farm.qualcomm.sahara import Execute, Sahara
+from farm.qualcomm.transport import RefusedError, ViolationError
 
 _KILL_DEADLINE_S = 5.0
 _AGAIN_DEADLINE_S = 10.0
+_TOOL_LOOK_S = 0.2
+_RUNNING_S = 1.0
+_TOOL_FOLDER = "farm-usb-tool-"
+_WORDS = 200
+# So much may wait for a host that is slower than the board.
+_WAITING_PIECES = 8
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 class _Session:
@@ -47,22 +70,147 @@ class _Session:
 _session = _Session()
 
 
+def _as_error(error):
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "next_step": error.next_step,
+            "part": getattr(error, "part", "usb"),
+        }
+    }
+
+
+def _host_error(error):
+    if isinstance(error, USBError):
+        return BenchError(f"the USB device fails: {error}", part="usb")
+    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return BenchError(
+        f"{error.filename or 'a file'} cannot be read or written: {what}",
+        part="disk",
+        next_step="Make room on the host of the USB cable, or check the path.",
+    )
+
+
 def _answering(function):
     def call(*args, **kwargs):
         try:
             return {"answer": function(*args, **kwargs)}
         except FarmError as error:
+            if isinstance(error, BenchError):
+                _session.close()
+            return _as_error(error)
+        except OSError as error:
             _session.close()
-            return {
-                "error": {
-                    "kind": type(error).__name__,
-                    "message": error.message,
-                    "next_step": error.next_step,
-                    "part": getattr(error, "part", "usb"),
-                }
-            }
+            return _as_error(_host_error(error))
 
     return call
+
+
+class _Job:
+    """A long call in a thread: what it has moved, what it hands out, and its end."""
+
+    def __init__(self, function, arguments):
+        self.done = self.total = 0
+        self.words = ""
+        self.ended: dict[str, Any] | None = None
+        self._pieces: queue.Queue[list[Any]] = queue.Queue(_WAITING_PIECES)
+        self._news = threading.Event()
+
+        def run():
+            try:
+                self.ended = _answering(function)(self, *arguments)
+            except Exception as error:  # a host must not wait for ever
+                self.ended = _as_error(BenchError(f"the agent failed: {error!r}", part="usb"))
+            self._news.set()
+
+        threading.Thread(target=run, name="job", daemon=True).start()
+
+    def moved(self, done, total, words=""):
+        """Say how far it is."""
+        self.done, self.total, self.words = done, total, words
+
+    def hand_out(self, data):
+        """Give a piece to the host; waits while it has enough of them."""
+        raw = bytes(data)
+        if raw.count(0) == len(raw):
+            piece = ["zeros", len(raw)]
+        else:
+            piece = ["base64", len(raw), base64.b64encode(raw).decode()]
+        self._pieces.put(piece)
+        self._news.set()
+
+    def poll(self, wait_s):
+        """What is new, after at most ``wait_s``."""
+        self._news.wait(wait_s)
+        self._news.clear()
+        ended = self.ended
+        pieces = []
+        while not self._pieces.empty():
+            pieces.append(self._pieces.get())
+        if ended is not None:
+            # Whoever asks again finds the end again.
+            self._news.set()
+        return {
+            "done": self.done,
+            "total": self.total,
+            "words": self.words,
+            "pieces": pieces,
+            "ended": ended,
+        }
+
+
+_job: Any = None
+
+
+def begin(name, *arguments):
+    """Start a job."""
+    global _job
+    if _job is not None and _job.ended is None:
+        raise BenchError(f"{name}: another call is still running", part="usb")
+    _job = _Job(_JOBS[name], arguments)
+
+
+def poll(wait_s):
+    """How far the job is."""
+    if _job is None:
+        raise BenchError("no call is running", part="usb")
+    return _job.poll(wait_s)
+
+
+class _Target:
+    """Where memory goes: a file here, or pieces for the host; counted and summed on the way."""
+
+    def __init__(self, job, path, total):
+        self._job = job
+        self._file: Any = Path(path).open("wb") if path else None  # noqa: SIM115  # see __exit__
+        self._total = total
+        self._sum = hashlib.sha256()
+        self.size = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, data):
+        self._sum.update(data)
+        self.size += len(data)
+        if self._file is not None:
+            self._file.write(data)
+        else:
+            self._job.hand_out(data)
+        self._job.moved(self.size, self._total)
+
+    def measured(self, received, before):
+        return {
+            "bytes": self.size,
+            "received_bytes": received,
+            "seconds": round(time.monotonic() - before, 3),
+            "sha256": self._sum.hexdigest(),
+        }
 
 
 def devices():
@@ -95,14 +243,19 @@ def _crash(serial, path):
     return _session.sahara
 
 
-def crash_read(serial, path, address, length, target):
-    """Read memory in crash mode into the file ``target``, through Sahara."""
+def crash_read(job, serial, path, address, length, target):
+    """Read memory in crash mode into ``target``, through Sahara."""
     before = time.monotonic()
     sahara = _crash(serial, path)
     received = sahara.pipe.received_bytes
-    with Path(target).open("wb") as file:
-        read_range(sahara, _session.regions, address, length, file.write)
-    return _measured(target, sahara.pipe.received_bytes - received, before)
+    with _Target(job, target, length) as file:
+        read_range(sahara, _session.regions, address, length, file.add)
+        return file.measured(sahara.pipe.received_bytes - received, before)
+
+
+def crash_bytes(serial, path, address, length):
+    """A little memory in crash mode, base64."""
+    return base64.b64encode(_crash(serial, path).read(address, length)).decode()
 
 
 def crash_regions(serial, path):
@@ -110,21 +263,23 @@ def crash_regions(serial, path):
     _crash(serial, path)
     return [
         {
+            "index": one.index,
             "base": one.base,
             "length_bytes": one.length_bytes,
-            "board_name": one.board_name,
+            "save": one.save,
             "description": one.description,
+            "board_name": one.board_name,
         }
         for one in _session.regions
     ]
 
 
-def crash_dump(serial, path, folder):
+def crash_dump(job, serial, path, folder):
     """Dump every region into ``folder``, or go on with that."""
     before = time.monotonic()
     sahara = _crash(serial, path)
     received = sahara.pipe.received_bytes
-    files = RamDump(Path(folder)).read(sahara, _session.regions)
+    files = RamDump(Path(folder), job.moved).read(sahara, _session.regions)
     return {
         "files": [
             {
@@ -161,6 +316,19 @@ def edl_identity(serial, path):
         }
 
 
+def _running_programmer(transport, storage):
+    """The programmer that an earlier session has left; None if the device is silent to it."""
+    # The first answer may be about what was asked in Sahara's words.
+    for _ in range(2):
+        firehose = Firehose(transport, storage=storage, deadline_s=_RUNNING_S)
+        try:
+            firehose.configure()
+        except (RefusedError, ViolationError, DeadlineError):
+            continue
+        return firehose
+    return None
+
+
 def _edl(serial, path, programmer, storage):
     if _session.firehose is None:
         _session.close()
@@ -168,53 +336,58 @@ def _edl(serial, path, programmer, storage):
             serial=serial, path=path, modes=frozenset({Mode.EDL}), step="starting a programmer"
         )
         sahara = Sahara(_session.transport)
-        try:
-            image = Path(programmer).read_bytes()
-        except OSError as error:
-            raise BenchError(
-                f"the programmer {programmer} cannot be read: {error.strerror}", part="disk"
-            ) from error
-        sahara.connect()
-        sahara.upload(image)
-        firehose = Firehose(_session.transport, storage=storage)
-        firehose.greet()
-        firehose.configure()
+        image = Path(programmer).read_bytes()
+        firehose = None
+        if sahara.connect() is None:
+            firehose = _running_programmer(_session.transport, storage)
+        if firehose is None:
+            sahara.upload(image)
+            firehose = Firehose(_session.transport, storage=storage)
+            firehose.greet()
+            firehose.configure()
         _session.firehose = firehose
     return _session.firehose
 
 
-def edl_peek(serial, path, programmer, storage, address, length, target):
-    """Read memory by a programmer's peek into the file ``target``."""
+def edl_peek(job, serial, path, programmer, storage, address, length, target):
+    """Read memory by a programmer's peek into ``target``."""
     before = time.monotonic()
     firehose = _edl(serial, path, programmer, storage)
     received = firehose.pipe.received_bytes
-    with Path(target).open("wb") as file:
-        firehose.peek(address, length, file.write)
-    return _measured(target, firehose.pipe.received_bytes - received, before)
+    with _Target(job, target, length) as file:
+        firehose.peek(address, length, file.add)
+        return file.measured(firehose.pipe.received_bytes - received, before)
 
 
 def edl_find(serial, path, programmer, storage, name):
     """(first sector, sectors, sector size) of a partition, from the GPT on the board."""
-    from farm.qualcomm.gpt import find_partition
-
     firehose = _edl(serial, path, programmer, storage)
     size = firehose.sector_bytes()
     found = find_partition(lambda at, count: firehose.read(0, at, count, size), size, name)
     return [found.first, found.sectors, size]
 
 
-def edl_program(serial, path, programmer, storage, start, sector_bytes, source, label):
+def edl_program(job, serial, path, programmer, storage, start, sector_bytes, source, label):
     """Write the file ``source`` to the storage, and read it back."""
     before = time.monotonic()
     firehose = _edl(serial, path, programmer, storage)
     data = Path(source).read_bytes()
-    firehose.program(0, start, data, sector_bytes, name=label)
+    twice = 2 * len(data)
+    firehose.program(
+        0,
+        start,
+        data,
+        sector_bytes,
+        name=label,
+        progress=lambda done, _: job.moved(done, twice, "writing"),
+    )
     sectors = -(-len(data) // sector_bytes)
     step = max(1, (1 << 22) // sector_bytes)
     for at in range(0, sectors, step):
         count = min(step, sectors - at)
         wanted = data[at * sector_bytes : (at + count) * sector_bytes]
         got = firehose.read(0, start + at, count, sector_bytes)
+        job.moved(len(data) + min(len(data), (at + count) * sector_bytes), twice, "reading back")
         if got[: len(wanted)] != wanted:
             raise BenchError(
                 f"{label}: what was written at sector {start + at} reads back differently",
@@ -245,71 +418,94 @@ def edl_reset_to_edl(serial, path, programmer, storage):
     raise BenchError("the board did not come back to EDL", part="usb")
 
 
-def run_tool(command, deadline_s):
-    """Run a program to its end or its deadline; a hung one is killed: it may ignore SIGTERM."""
+def _die_with_parent():
+    # A hung fastboot heeds nothing else, and a lost host must not leave one behind.
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _last_words(output):
+    output.seek(0, os.SEEK_END)
+    output.seek(max(0, output.tell() - _WORDS))
+    lines = output.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _sweep():
+    """Remove the folders of agents that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TOOL_FOLDER}*"):
+        pid = folder.name.removeprefix(_TOOL_FOLDER).split("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_tool(job, command, deadline_s, given, taken):
+    """Run a program to its end or its deadline; a hung one is killed: it may ignore SIGTERM.
+
+    ``{folder}`` in ``command`` is a new folder that holds the files ``given`` (name: text); the
+    file ``taken`` of it is handed out afterwards.
+    """
     _session.close()
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-        except OSError as error:
-            raise BenchError(
-                f"{command[0]} cannot be run: {error.strerror}",
-                part="usb",
-                next_step=f"Install {command[0]} on the host of the board's USB cable.",
-            ) from error
-        late = False
-        try:
-            code = process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            late = True
-            process.kill()
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_TOOL_FOLDER}{os.getpid()}-") as folder:
+        for name, text in given.items():
+            Path(folder, name).write_text(text)
+        words = [word.replace("{folder}", folder) for word in command]
+        output = Path(folder, ".output")
+        with output.open("w+b") as file, output.open("rb") as look:
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                raise BenchError(
+                    f"{command[0]} cannot be run: {error.strerror}",
+                    part="usb",
+                    next_step=f"Install {command[0]} on the host of the board's USB cable.",
+                ) from error
+            end = time.monotonic() + deadline_s
+            ended = os.pidfd_open(process.pid)
+            try:
+                while not (late := time.monotonic() > end):
+                    if select.select([ended], [], [], _TOOL_LOOK_S)[0]:
+                        break
+                    job.moved(0, 0, _last_words(look))
+            finally:
+                os.close(ended)
+            if late:
+                process.kill()
             code = process.wait(_KILL_DEADLINE_S)
-        output.seek(0)
-        text = output.read().decode("utf-8", "backslashreplace")
-    return {"code": code, "output": text[-20000:], "late": late}
+        text = output.read_bytes().decode("utf-8", "backslashreplace")
+        size = 0
+        if taken and code == 0 and not late and Path(folder, taken).is_file():
+            size = Path(folder, taken).stat().st_size
+            with Path(folder, taken).open("rb") as file, _Target(job, "", size) as target:
+                while piece := file.read(1 << 20):
+                    target.add(piece)
+    return {"code": code, "output": text[-20000:], "late": late, "taken_bytes": size}
 
 
-def temporary():
-    """A new folder on this host."""
-    return tempfile.mkdtemp(prefix="farm-usb-")
-
-
-def piece(path, offset, size):
-    """Bytes of a file on this host, base64."""
-    with Path(path).open("rb") as file:
-        return base64.b64encode(os.pread(file.fileno(), size, offset)).decode()
-
-
-def _measured(target, received, before):
-    with Path(target).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "bytes": Path(target).stat().st_size,
-        "received_bytes": received,
-        "seconds": round(time.monotonic() - before, 3),
-        "sha256": digest,
-    }
-
+_JOBS = {
+    function.__name__: function
+    for function in (crash_read, crash_dump, edl_peek, edl_program, run_tool)
+}
 
 methods = {
     function.__name__: _answering(function)
     for function in (
         devices,
         close,
-        crash_read,
+        begin,
+        poll,
+        crash_bytes,
         crash_regions,
-        crash_dump,
         crash_reset,
         edl_identity,
-        edl_peek,
         edl_find,
-        edl_program,
         edl_reset,
         edl_reset_to_edl,
-        run_tool,
-        temporary,
-        piece,
     )
 }

@@ -28,6 +28,10 @@ _READ_BYTES = 1 << 14
 _QUIET_S = 0.05
 _CONFIGURE_ATTEMPTS = 4
 _SMALLEST_PAYLOAD_BYTES = 512
+_LARGEST_PAYLOAD_BYTES = 1 << 26
+# The longest document that says no.
+_REFUSAL_BYTES = 4096
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _END = b"</data>"
 _PEEK_BYTE = re.compile(r"(?:0x)?([0-9A-Fa-f]{2})(?=[\s,]|$)")
 _PEEK_LINE = re.compile(r"\s*(?:0x[0-9A-Fa-f]{2}[\s,]+)*0x[0-9A-Fa-f]{2}[\s,]*")
@@ -246,7 +250,10 @@ class Firehose:
             if response.acknowledged:
                 key += "Supported"
             offered = response.attributes.get(key, "")
-            if not offered.isdecimal() or not _SMALLEST_PAYLOAD_BYTES <= int(offered) <= 1 << 26:
+            sane = _NUMBER.fullmatch(offered) is not None and (
+                _SMALLEST_PAYLOAD_BYTES <= int(offered) <= _LARGEST_PAYLOAD_BYTES
+            )
+            if not sane:
                 if response.acknowledged and not offered:
                     break
                 self._check(response, step)
@@ -305,8 +312,8 @@ class Firehose:
         """What getstorageinfo says; raises RefusedError."""
         response = self.order("getstorageinfo", {"physical_partition_number": lun})
         text = " ".join(response.logs)
-        block = re.search(r'"?block_size"?\s*[:=]\s*"?(\d+)', text)
-        total = re.search(r'"?total_blocks"?\s*[:=]\s*"?(\d+)', text)
+        block = re.search(r'"?block_size"?\s*[:=]\s*"?([0-9]{1,18})', text)
+        total = re.search(r'"?total_blocks"?\s*[:=]\s*"?([0-9]{1,18})', text)
         return Geometry(
             sector_bytes=int(block[1]) if block else 0,
             sectors=int(total[1]) if total else None,
@@ -356,7 +363,7 @@ class Firehose:
         """A programmer that fails half-way sends its NAK where data should be."""
         if len(data) == wanted:
             return
-        at = data.rfind(b"<?xml")
+        at = data.rfind(b"<?xml", max(0, len(data) - _REFUSAL_BYTES))
         if at >= 0 and data.rstrip(b"\0\r\n ").endswith(_END) and b"NAK" in data[at:]:
             raise RefusedError(self.pipe.name, step, f"NAK after {at} bytes", offset=at)
 

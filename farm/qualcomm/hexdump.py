@@ -1,6 +1,7 @@
 """Memory as U-Boot's ``md.b`` prints it: ``40000000: 00 01 ... 0f  ................``.
 
-Source: U-Boot, lib/display_options.c (print_buffer). ``fastboot`` puts ``(bootloader) `` before.
+Source: U-Boot, lib/display_options.c (print_buffer). ``fastboot`` puts ``(bootloader) `` before,
+and the first line behind its own words.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import re
 from farm.errors import FormatError
 
 _LINE = re.compile(
-    r"^(?:\(bootloader\)\s*)?([0-9a-f]{8,16}):((?: [0-9a-f]{2}){1,16}) {2,}", re.IGNORECASE | re.M
+    r"^[ \t]*(?:\(bootloader\)\s*)?([0-9a-f]{8,16}):((?: [0-9a-f]{2}){1,16}) {2,}",
+    re.IGNORECASE | re.M,
 )
 
 

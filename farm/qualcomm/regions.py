@@ -16,6 +16,8 @@ from farm.errors import FormatError
 _NARROW = struct.Struct("<3I20s20s")
 _WIDE = struct.Struct("<3Q20s20s")
 TABLE_LIMIT_BYTES = 64 << 10
+# No board has as much; a file could not hold what a 64-bit length can claim.
+REGION_LIMIT_BYTES = 1 << 42
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -63,6 +65,8 @@ def parse_table(data: bytes, *, wide: bool) -> tuple[MemoryRegion, ...]:
                 f"region {index} reaches from {base:#x} over {length:#x} bytes past the end",
                 offset=at,
             )
+        if length > REGION_LIMIT_BYTES:
+            raise FormatError(f"region {index} claims to have {length:#x} bytes", offset=at)
         if length:
             regions.append(MemoryRegion(index, base, length, save, _text(description), _text(name)))
     return tuple(regions)

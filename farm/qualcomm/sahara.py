@@ -12,13 +12,14 @@ Left out: streaming images, packets above version 2.9.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import ClassVar, TypeVar
 
 from farm.errors import BenchError, DeadlineError
-from farm.qualcomm.transport import Bytes, Pipe, RefusedError, Transport, ViolationError
+from farm.qualcomm.transport import PART, Bytes, Pipe, RefusedError, Transport, ViolationError
 
 _HEADER = struct.Struct("<2I")
 
@@ -28,6 +29,10 @@ CHUNK_BYTES = 1 << 20
 # A read of 16 bytes could not be told from an END_OF_IMAGE.
 SMALLEST_READ_BYTES = 64
 _PACKET_LIMIT_BYTES = 4096
+# Slower than any link: what is slower only pretends to go on.
+_SLOWEST_BYTES_PER_S = 1 << 16
+# A boot ROM reads headers twice at most, and little else again.
+_UPLOAD_TIMES = 4
 _QUIET_S = 0.2
 _CONNECT_ATTEMPTS = 3
 _VERSION = 2
@@ -459,9 +464,12 @@ class Sahara:
     def _read_piece(self, address: int, length: int, base: int) -> memoryview:
         step = f"reading {length} bytes at {address:#x}"
         kind = MemoryRead64 if self._wide else MemoryRead
-        if not self._wide and address + length > 1 << 32:
+        if address + length > 1 << (64 if self._wide else 32):
             raise RefusedError(
-                self.pipe.name, step, "the device reads 32-bit addresses only", offset=base
+                self.pipe.name,
+                step,
+                f"the device reads {64 if self._wide else 32}-bit addresses only",
+                offset=base,
             )
         self._send(kind(address, length), step)
         first = self.pipe.read(length, self._deadline_s, step, offset=base)
@@ -481,7 +489,15 @@ class Sahara:
         view[: len(first)] = first
         got = len(first)
         self._check_refusal(view[:got], length, step, base)
+        allowed_s = self._deadline_s + length / _SLOWEST_BYTES_PER_S
+        end = time.monotonic() + allowed_s
         while got < length:
+            if time.monotonic() > end:
+                raise DeadlineError(
+                    f"{self.pipe.name}: {step}, {base + got} bytes into it",
+                    part=PART,
+                    deadline_s=round(allowed_s, 3),
+                )
             data = self.pipe.read(length - got, self._deadline_s, step, offset=base + got)
             view[got : got + len(data)] = data
             got += len(data)
@@ -521,14 +537,23 @@ class Sahara:
     def upload(self, programmer: bytes, progress: Callable[[int, int], None] | None = None) -> None:
         """Give the boot ROM a programmer and let it start; raises RefusedError, ViolationError."""
         self._choose(SaharaMode.IMAGE_PENDING)
-        sent = 0
+        sent = asked = hellos = 0
         while True:
             step = f"sending the programmer, {sent} of {len(programmer)} bytes"
             packet = self._receive(step)
-            if isinstance(packet, Hello):
+            if isinstance(packet, Hello) and hellos < _CONNECT_ATTEMPTS:
+                hellos += 1
                 self.hello = packet
                 self._choose(SaharaMode.IMAGE_PENDING)
             elif isinstance(packet, ReadData | ReadData64):
+                asked += packet.length
+                if not packet.length or asked > _UPLOAD_TIMES * len(programmer):
+                    raise ViolationError(
+                        self.pipe.name,
+                        step,
+                        f"the device asks on and on: {packet.length} bytes now, {asked} in all",
+                        offset=packet.offset,
+                    )
                 self._send_piece(programmer, packet, step)
                 sent = max(sent, packet.offset + packet.length)
                 if progress is not None:

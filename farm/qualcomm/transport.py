@@ -13,6 +13,8 @@ from typing import Protocol, TypeAlias
 from farm.errors import BenchError, DeadlineError
 
 PART = "usb"
+# Some devices send a packet of no length where none belongs; none sends a hundred in a row.
+_EMPTY_LIMIT = 100
 # What a transfer comes as: whatever the library below makes of it, without a copy.
 Bytes: TypeAlias = "bytes | bytearray | array[int]"
 
@@ -93,6 +95,7 @@ class Pipe:
         self._clock = clock
         self.received_bytes = 0
         self.sent_bytes = 0
+        self._empty = 0
 
     @property
     def name(self) -> str:
@@ -102,7 +105,7 @@ class Pipe:
     def read(
         self, size_bytes: int, deadline_s: float, step: str, *, offset: int | None = None
     ) -> Bytes:
-        """One transfer; raises DeadlineError, UsbLostError."""
+        """One transfer; raises DeadlineError, UsbLostError, ViolationError for endless nothing."""
         try:
             data = self.transport.read(size_bytes, deadline_s)
         except TimeoutError:
@@ -110,6 +113,11 @@ class Pipe:
         except ConnectionError as error:
             raise UsbLostError(self.name, step, error, offset=offset) from error
         self.received_bytes += len(data)
+        self._empty = 0 if data else self._empty + 1
+        if self._empty > _EMPTY_LIMIT:
+            raise ViolationError(
+                self.name, step, f"{self._empty} packets of no length in a row", offset=offset
+            )
         return data
 
     def read_some(self, size_bytes: int, deadline_s: float, step: str) -> Bytes:
@@ -142,7 +150,7 @@ class Pipe:
         while thrown < limit_bytes:
             try:
                 thrown += len(self.read(1 << 20, quiet_s, "draining"))
-            except DeadlineError:
+            except (DeadlineError, ViolationError):
                 break
         return thrown
 

@@ -148,7 +148,12 @@ class ChannelReader:
         if "sahara" in channels:
             self._say("sahara")
             target = self._target("sahara")
-            got = crash.read(self._region.mem_address, self._region.mem_size_bytes, target)
+            got = crash.read(
+                self._region.mem_address,
+                self._region.mem_size_bytes,
+                target,
+                strategy.progress,
+            )
             self._store("sahara", target, self._region.mem_address, got.received_bytes, got.seconds)
             for paddr, size in self._spans:
                 target = self._memory_target("sahara", paddr)
@@ -156,7 +161,7 @@ class ChannelReader:
                 self._store_memory("sahara", target, paddr)
         if "ramdump" in channels:
             self._say("ramdump")
-            self._ramdump(crash.dump(self._folder / "captures" / "ramdump"))
+            self._ramdump(strategy.dump(self._folder / "captures" / "ramdump"))
         crash.reset()
         strategy.force(Status.unknown)
 
@@ -202,21 +207,18 @@ class ChannelReader:
             self._say("fastboot")
             strategy.transition(Status.fastboot)
             target, before = self._target("fastboot"), time.monotonic()
-            strategy.driver("fastboot").read(
-                self._region.mem_address, self._region.mem_size_bytes, target
-            )
-            self._store(
-                "fastboot",
-                target,
-                self._region.mem_address,
-                target.stat().st_size,
-                time.monotonic() - before,
-            )
+            fastboot = strategy.driver("fastboot")
+            start, size = self._region.mem_address, self._region.mem_size_bytes
+            if fastboot.reads_any:
+                start, size = _panicdump_span(self._region)
+            fastboot.read(start, size, target, strategy.progress)
+            received = target.stat().st_size
+            self._store("fastboot", target, start, received, time.monotonic() - before)
         if "firehose" in channels:
             self._say("firehose")
             strategy.transition(Status.edl)
             start, size = _panicdump_span(self._region)
             target = self._target("firehose")
-            got = strategy.driver("edl").peek(start, size, target)
+            got = strategy.driver("edl").peek(start, size, target, strategy.progress)
             self._store("firehose", target, start, got.received_bytes, got.seconds)
         strategy.transition(Status.shell)

@@ -64,12 +64,12 @@ def flash(bench: Bench, way: str, folder: Path) -> Flashed:
     if way == "fastboot":
         strategy.transition(Status.fastboot)
         driver = strategy.driver("fastboot")
-        driver.flash(partition, image)
+        driver.flash(partition, image, strategy.progress)
         if partition[-2:] in ("_a", "_b"):
             driver.run("set_active", partition[-1])
     else:
         strategy.transition(Status.edl)
-        tool = strategy.driver("edl").flash(partition, image)
+        tool = strategy.driver("edl").flash(partition, image, strategy.progress)
         strategy.force(Status.unknown)
     strategy.transition(Status.shell)
     return Flashed(product.record["build_id"], tool, image.stat().st_size)

@@ -164,6 +164,10 @@ def panic_cycle(
             bench.strategy.wait_crash()
             raw.in_crash_mode(channels)
     with stage("reset"):
+        if panic.line and not needs_crash_mode(channels):
+            mode = bench.strategy.leave_unasked_mode(options.deadlines_s.reset)
+            if mode is not None:
+                progress.stage("reset", f"left {mode.value} mode, which no channel asked for")
         evidence.panic, listing = watch_reset(
             panic, injection, bench.console, shell, options.deadlines_s
         )
@@ -274,6 +278,7 @@ class Session:
             self._progress.stage("boot", "opening the bench")
             self._bench = self._opened.enter_context(open_bench(self._lg_env))
             self._bench.strategy.rescue_to = self.folder.path / RESCUE_FOLDER
+            self._bench.strategy.progress = self._progress.moved
         return self._bench
 
     def cycle(
@@ -379,6 +384,14 @@ class Session:
                 return
             self._progress.stage("report", "powering the board off")
             error = self._bench.safe_state()
+            if (unfinished := self._bench.strategy.unfinished) is not None:
+                # Taking the bench down would lose what the board still holds.
+                self._bench.started_here = False
+                self._progress.note(
+                    "the board keeps its power: its memory is read in part. Go on with "
+                    f"`farm dump --lg-env {self._lg_env} --to {unfinished}`, or give it up "
+                    "by switching the power off."
+                )
             if error is not None and not self.ended_early:
                 self._progress.note(f"the board may still be powered: {error.message}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from farm.errors import BenchError, FarmError, UsageError
 from farm.virtual.boot_programs import BootPrograms, Loaded
@@ -25,7 +25,7 @@ from farm.virtual.flip import FlipRequest, apply_flip, check_flip
 from farm.virtual.imem import REASON_OFFSET, Imem, Stage
 from farm.virtual.layout import BoardDir, host_boot_id
 from farm.virtual.machine import Ending, Machine, MachineFiles
-from farm.virtual.options import BoardOptions
+from farm.virtual.options import LONG_PRESS_S, BoardOptions
 from farm.virtual.serial_line import SerialLine
 from farm.virtual.status import BoardStatus, Condition, Presence
 
@@ -54,6 +54,36 @@ class Button:
     async def switch_relay(self, on: bool) -> None:
         """Hold it, or let go."""
         self.pressed = on
+
+
+class PowerKey(Button):
+    """The PMIC's power key: ``on_short`` when it is let go soon, ``on_long`` while it is held."""
+
+    def __init__(
+        self, on_short: Callable[[], Awaitable[None]], on_long: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__()
+        self._on_short = on_short
+        self._on_long = on_long
+        self._holding: asyncio.Task[None] | None = None
+
+    async def switch_relay(self, on: bool) -> None:
+        """Hold it, or let go."""
+        if on == self.pressed:
+            return
+        await super().switch_relay(on)
+        if on:
+            self._holding = asyncio.create_task(self._hold())
+            return
+        holding, self._holding = self._holding, None
+        if holding is not None and not holding.done():
+            holding.cancel()
+            await self._on_short()
+
+    async def _hold(self) -> None:
+        await asyncio.sleep(LONG_PRESS_S)
+        self._holding = None
+        await self._on_long()
 
 
 class Board:
@@ -88,6 +118,7 @@ class Board:
         self._ramoops = read_ramoops(options.dtb, options.ecc_size_bytes)
         self.fastboot_key = Button()
         self.edl_strap = Button()
+        self.power_key = PowerKey(self._short_press, self._long_press)
         self._programs = BootPrograms(options, folder.root, tcp, self._left)
         self._programs.make_disk()
         self.line = SerialLine(folder.serial_pipe, self._send_break, events.add, options.baud)
@@ -134,6 +165,24 @@ class Board:
                     await (self._power_up() if on else self._power_down())
                 finally:
                     self._on_change()
+
+    async def _short_press(self) -> None:
+        async with self._switching:
+            self._events.add("power-key", press="short")
+            if self._contact_closed and self._condition is Condition.HALTED:
+                self._dram = self._folder.new_dram(self._options.memory_size_bytes)
+                # The board is dead then, which its state and the event log tell.
+                with contextlib.suppress(BenchError):
+                    await self._start("cold", why="power key")
+            self._on_change()
+
+    async def _long_press(self) -> None:
+        async with self._switching:
+            self._events.add("power-key", press="long")
+            if self._contact_closed and self._condition is not Condition.DEAD:
+                await self._stop(Condition.HALTED, "switched off by its power key")
+                self._folder.drop_dram()
+            self._on_change()
 
     async def _power_up(self) -> None:
         self._events.add("power-on")

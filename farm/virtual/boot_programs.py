@@ -12,11 +12,12 @@ from farm.errors import UsageError
 from farm.virtual.board_memory import BoardMemory
 from farm.virtual.bootimage import BadImageError, factory_image, parse_boot_image
 from farm.virtual.disk import Disk
-from farm.virtual.fastboot_device import Fastboot, Leave, Personality, Ramoops
+from farm.virtual.fastboot_device import Fastboot, Leave, Ramoops
 from farm.virtual.fastboot_links import TcpPort, serve_usb
 from farm.virtual.firehose_device import FirehoseDevice
 from farm.virtual.imem import Stage
 from farm.virtual.options import BoardOptions
+from farm.virtual.personality import Personality
 from farm.virtual.sahara_device import ChipIdentity, SaharaDevice
 from farm.virtual.usb_bus import BusPort, usb_serial
 from farm.virtual.usb_device import Device, Face

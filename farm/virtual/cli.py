@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,21 +14,22 @@ from farm.errors import UsageError
 from farm.virtual import lifecycle
 from farm.virtual.control import ask, follow
 from farm.virtual.events import read_events
-from farm.virtual.fastboot_device import Personality
 from farm.virtual.flip import FlipRequest, parse_at
 from farm.virtual.layout import BoardDir, board_dirs
 from farm.virtual.options import (
     DEFAULT_MEMORY_MIB,
     DEFAULT_NAME,
+    LONG_PRESS_S,
     BoardOptions,
     checked,
     resolve_images,
 )
+from farm.virtual.personality import Personality
 from farm.virtual.status import BoardStatus, Presence
-from farm.virtual.usb_bus import environment
 
 EXIT_DOWN = 1
 EXIT_LOST = 3
+_LONGER_S = 0.3
 
 app = typer.Typer(
     help="Virtual boards: QEMU behind a serial line and a power port, as on a bench.",
@@ -256,6 +258,8 @@ def execute(
     ] = None,
 ) -> None:
     """Run a program that sees the boards' USB devices: `farm virtual exec -- fastboot devices`."""
+    from farm.virtual.usb_bus import environment
+
     try:
         os.execvpe(command[0], command, os.environ | environment(name))
     except OSError as error:
@@ -270,6 +274,8 @@ def show_environment(
     as_json: AsJson = False,
 ) -> None:
     """Print the variables that let a program see the boards' USB devices."""
+    from farm.virtual.usb_bus import environment
+
     variables = environment(name)
     if as_json:
         print(json.dumps(variables))
@@ -280,15 +286,27 @@ def show_environment(
 
 @app.command()
 def press(
-    button: Annotated[str, typer.Argument(metavar="fastboot|edl")],
-    on: Annotated[str, typer.Argument(metavar="on|off")] = "on",
+    button: Annotated[str, typer.Argument(metavar="fastboot|edl|power")],
+    how: Annotated[str, typer.Argument(metavar="on|off|short|long")] = "on",
     name: Name = DEFAULT_NAME,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a key or strap down, or let go: it counts when the board starts."""
-    if button not in ("fastboot", "edl") or on not in ("on", "off"):
-        raise UsageError("say fastboot or edl, and on or off")
-    _fault(name, "press", button=button, on=on == "on", as_json=as_json)
+    """Hold a key or strap down (on), or let go (off).
+
+    `fastboot` and `edl` count when the board starts. `power` is the PMIC's key: a `short` press
+    starts a board that has switched itself off, a `long` one switches the board off, whatever runs.
+    """
+    ways = ("on", "off", "short", "long") if button == "power" else ("on", "off")
+    if button not in ("fastboot", "edl", "power") or how not in ways:
+        raise UsageError(
+            f"press {button} {how}: say fastboot or edl and on or off, "
+            "or power and on, off, short or long"
+        )
+    if how in ("short", "long"):
+        ask(_running(name), "press", button=button, on=True)
+        if how == "long":
+            time.sleep(LONG_PRESS_S + _LONGER_S)
+    _fault(name, "press", button=button, on=how == "on", as_json=as_json)
 
 
 @fault.command("usb")

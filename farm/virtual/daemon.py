@@ -73,7 +73,12 @@ class Daemon:
         await self._board.line.serve(serial)
         servers = [
             await asyncio.start_server(
-                power_handler(self._board, self._board.fastboot_key, self._board.edl_strap),
+                power_handler(
+                    self._board,
+                    self._board.fastboot_key,
+                    self._board.edl_strap,
+                    self._board.power_key,
+                ),
                 sock=power,
                 limit=HEAD_LIMIT_BYTES,
             ),
@@ -141,7 +146,11 @@ class Daemon:
         elif command == "usb":
             await self._board.set_usb_fault(request["fault"], request["value"])
         elif command == "press":
-            button = {"fastboot": self._board.fastboot_key, "edl": self._board.edl_strap}
+            button = {
+                "fastboot": self._board.fastboot_key,
+                "edl": self._board.edl_strap,
+                "power": self._board.power_key,
+            }
             await button[request["button"]].switch_relay(request["on"])
         elif command == "clear":
             await self._board.clear_faults()

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from farm.virtual.disk import SLOTS, Disk, NoTableError
+from farm.virtual.personality import Personality
 from farm.virtual.sahara_device import Memory
 from farm.virtual.sparse import BadSparseError, is_sparse, unpack
 
@@ -21,15 +22,9 @@ DOWNLOAD_LIMIT_BYTES = 32 << 20
 _ANSWER_BYTES = 256
 _INFO_BYTES = 250
 _DUMP_LINE_BYTES = 16
+# U-Boot's CONSOLE_RECORD_OUT_SIZE as it is by default: what is printed beyond that is lost.
+_CONSOLE_RECORD_BYTES = 0x400
 _UPLOAD_PIECE_BYTES = 1 << 20
-
-
-class Personality(StrEnum):
-    """Whose bootloader it is like."""
-
-    LK2ND = "lk2nd"
-    ABL = "abl"
-    U_BOOT = "u-boot"
 
 
 class FastbootLink(Protocol):
@@ -269,7 +264,7 @@ class Fastboot:
             raise _Failure("only md.b is there")
         address, count = int(match[1], 16), int(match[2], 16)
         if count > 1 << 16:
-            raise _Failure("the console's record is too small for that")
+            raise _Failure("that takes too long")
         data = self._memory.read(address, count)
         if data is None:
             raise _Failure(f"no memory at {address:x}")
@@ -279,4 +274,4 @@ class Fastboot:
             shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in piece)
             hexes = " ".join(f"{byte:02x}" for byte in piece)
             lines.append(f"{address + at:08x}: {hexes:<47}  {shown}")
-        return "\n".join(lines)
+        return "".join(f"{line}\n" for line in lines)[:_CONSOLE_RECORD_BYTES]

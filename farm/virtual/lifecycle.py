@@ -20,7 +20,6 @@ from farm.virtual.events import EventLog
 from farm.virtual.layout import BoardDir, board_dirs, host_boot_id
 from farm.virtual.options import BoardOptions
 from farm.virtual.status import BoardStatus, Condition, Presence
-from farm.virtual.usb_bus import without_bus
 
 _UP_DEADLINE_S = 30.0
 _KILL_DEADLINE_S = 10.0
@@ -103,6 +102,9 @@ def up(options: BoardOptions) -> UpResult:
 
 
 def _start_daemon(board: BoardDir, options: BoardOptions) -> None:
+    # The bus loads what only a daemon needs; `status` is asked often.
+    from farm.virtual.usb_bus import without_bus
+
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     ready, tell = os.pipe()

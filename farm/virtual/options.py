@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from farm.errors import UsageError
-from farm.virtual.fastboot_device import Personality
 from farm.virtual.layout import check_name
+from farm.virtual.personality import Personality
 
 DEFAULT_NAME = "virtual"
 DEFAULT_SERIAL_PORT = 20817
 DEFAULT_POWER_PORT = 20818
 DEFAULT_MEMORY_MIB = 512
+# The PMIC's power key switches the board off when it is held so long.
+LONG_PRESS_S = 2.0
 # The ports before it are for boards whose labgrid environments fix them.
 FIRST_CHOSEN_PORT = 20841
 

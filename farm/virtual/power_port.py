@@ -4,7 +4,7 @@
     GET /power/0/1    switch on;  GET /power/0/0  switch off
 
 Outlet 1 holds down the key that stops in the bootloader, outlet 2 the strap that stops in the boot
-ROM: what relays on a bench do.
+ROM, outlet 3 the PMIC's power key: what relays on a bench do.
 
 Source: labgrid 26.0.1, labgrid/driver/power/simplerest.py. HTTP/1.1 as of RFC 9112, one request
 per connection; left out: bodies, keep-alive, everything but GET.
@@ -20,7 +20,6 @@ from typing import Protocol
 
 from farm.errors import FarmError
 
-OUTLET = 0
 _REQUEST_DEADLINE_S = 10.0
 HEAD_LIMIT_BYTES = 16 << 10
 _PATH = re.compile(r"/power/(?P<outlet>[0-9]+)(?:/(?P<value>[^/]*))?/?")

@@ -6,7 +6,8 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from farm.virtual.power_port import OUTLET
+# The power port's outlet that is the board's power.
+OUTLET = 0
 
 
 class Presence(Enum):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,18 +65,3 @@ def test_memory_outlives_every_warm_way(bench: Bench, tmp_path: Path) -> None:
     bench.strategy.transition(Status.crash)
     bench.strategy.driver("crash").read(0x5FDF_F800, 64, target)
     assert target.read_bytes()[:4] == bytes.fromhex("78563412")
-
-
-def test_a_hung_board_and_a_boot_loop_are_told_apart(bench: Bench) -> None:
-    bench.strategy.transition(Status.off)
-    bench.strategy.transition(Status.shell)
-    bench.console.write(b"echo 1 > /proc/sys/kernel/panic_on_oops; cat > /dev/null\n")
-    bench.shell.answers(2.0)
-    # A kernel that stops in its panic for ever.
-    bench.console.write(b"echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger\n")
-    end = time.monotonic() + 10
-    while b"end Kernel panic" not in bench.console.stream.recent():
-        assert time.monotonic() < end
-    where = bench.strategy.where()
-    assert where.place is Place.HUNG, where
-    assert where.seconds < ANSWER_WITHIN_S

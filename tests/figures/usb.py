@@ -3,7 +3,8 @@
     python -m tests.figures.usb [--json]
 
 The board's memory is a sparse file, its USB device the virtual board's; the reader is a program of
-its own under libumockdev-preload. Bare pyusb asks for the same pieces and does nothing with them.
+its own under libumockdev-preload. Bare pyusb asks for the same pieces and does nothing with them;
+the ratio is the median of pairs that were read one after the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from farm.virtual.board_memory import BoardMemory
@@ -25,6 +27,8 @@ from farm.virtual.usbfs import Plugged, Port, Tree
 
 MEMORY_BYTES = 4 << 30
 FILLED_BYTES = 256 << 20
+BLOCK_BYTES = 64 << 20
+ROUNDS = 15
 CHUNKS = (1 << 16, 1 << 19, 1 << 20, 1 << 22)
 SIZES = (256 << 20, 1 << 30, 4 << 30)
 DEADLINE_S = 300.0
@@ -36,40 +40,52 @@ from farm.qualcomm.identity import Mode
 from farm.qualcomm.ramdump import read_range, read_table
 from farm.qualcomm.sahara import MemoryRead64, Sahara
 
-kind, chunk, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+chunk, size, rounds = (int(word) for word in sys.argv[1:4])
 with usb.open_device(modes=frozenset({Mode.CRASH}), step="figure") as transport:
     sahara = Sahara(transport)
     sahara.connect()
     regions = read_table(sahara, sahara.memory_debug())
     base = regions[0].base
     seen = 0
-    before = time.monotonic()
-    if kind == "sahara":
+    device, into, out = transport._device, transport._in, transport._out
+
+    def by_sahara():
         def sink(data):
             global seen
             seen += len(data)
         for at in range(0, size, 2 << 30):
             count = min(2 << 30, size - at)
             read_range(sahara, regions, base + at, count, sink, chunk_bytes=chunk)
-    else:
-        device, into, out = transport._device, transport._in, transport._out
+
+    def by_pyusb():
+        global seen
         for at in range(0, size, chunk):
             device.write(out, MemoryRead64(base + at, chunk).pack(), 5000)
             seen += len(device.read(into, chunk, 5000))
-    spent = time.monotonic() - before
-    assert seen == size, seen
+
+    spent = {"sahara": [], "pyusb": []}
+    for number in range(rounds):
+        pair = [("sahara", by_sahara), ("pyusb", by_pyusb)]
+        for name, read in pair if number % 2 else reversed(pair):
+            if rounds == 1 and name == "pyusb":
+                continue
+            seen = 0
+            before = time.monotonic()
+            read()
+            spent[name].append(time.monotonic() - before)
+            assert seen == size, seen
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": spent, "rss_kib": rss}))
+    print(json.dumps({**spent, "rss_kib": rss}))
 """
 
 
-def _read(tree: Path, kind: str, chunk: int, size: int) -> dict[str, Any]:
+def _read(tree: Path, chunk: int, size: int, rounds: int) -> dict[str, Any]:
     environment = os.environ | {
         "LD_PRELOAD": "libumockdev-preload.so.0",
         "UMOCKDEV_DIR": str(tree),
     }
     done = subprocess.run(
-        [sys.executable, "-c", _READER, kind, str(chunk), str(size)],
+        [sys.executable, "-c", _READER, str(chunk), str(size), str(rounds)],
         env=environment,
         capture_output=True,
         text=True,
@@ -101,23 +117,29 @@ def measure(chunks: tuple[int, ...] = CHUNKS, sizes: tuple[int, ...] = SIZES) ->
     try:
         by_chunk = []
         for chunk in chunks:
-            size = min(FILLED_BYTES, chunk * 2048)
-            # Twice each in turn, the better one counts: a busy host slows either at random.
-            times = {"sahara": DEADLINE_S, "pyusb": DEADLINE_S}
-            for _ in range(3):
-                for kind in times:
-                    times[kind] = min(times[kind], _read(root, kind, chunk, size)["seconds"])
+            # In one process and in turn, for a busy host slows either at random.
+            size = min(BLOCK_BYTES, chunk * 512)
+            found = _read(root, chunk, size, ROUNDS)
+            times = {name: min(found[name]) for name in ("sahara", "pyusb")}
+            ratios = [one / two for one, two in zip(found["pyusb"], found["sahara"], strict=True)]
             by_chunk.append(
                 {
                     "chunk_bytes": chunk,
                     "sahara_mb_s": round(size / times["sahara"] / 1e6, 1),
                     "pyusb_mb_s": round(size / times["pyusb"] / 1e6, 1),
-                    "ratio": round(times["pyusb"] / times["sahara"], 3),
+                    "ratio": round(median(ratios), 3),
                 }
             )
-        by_size = [
-            {"size_bytes": size, **_read(root, "sahara", chunks[-1], size)} for size in sizes
-        ]
+        by_size = []
+        for size in sizes:
+            found = _read(root, chunks[-1], size, 1)
+            by_size.append(
+                {
+                    "size_bytes": size,
+                    "seconds": found["sahara"][0],
+                    "rss_kib": found["rss_kib"],
+                }
+            )
     finally:
         plugged.unplug()
         memory.close()

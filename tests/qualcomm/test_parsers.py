@@ -26,6 +26,11 @@ def test_memory_as_u_boot_prints_it() -> None:
     assert parse_hexdump(DUMP, 0x4000_0000, 20) == bytes(range(16)) + b"ABCD"
 
 
+def test_the_first_line_may_stand_behind_fastboots_own_words() -> None:
+    """As Debian's fastboot 29.0.6 prints an answer of several lines."""
+    assert parse_hexdump(" " * 51 + DUMP, 0x4000_0000, 20) == bytes(range(16)) + b"ABCD"
+
+
 @pytest.mark.parametrize(("address", "length"), [(0x4000_0000, 21), (0x4000_0010, 20)])
 def test_memory_that_is_not_all_there_is_an_error(address: int, length: int) -> None:
     with pytest.raises(FormatError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -133,6 +134,64 @@ def test_a_kernel_is_booted_without_flashing_it(make_board: MakeBoard, tmp_path:
     assert "made.by=mkbootimg" in console.command("cat /proc/cmdline")
 
 
+def made_image(tmp_path: Path, version: int) -> Path:
+    """A boot image of this version: by Debian's mkbootimg, or, from 3 on, written out here."""
+    images = default_image_dir()
+    kernel, ramdisk, dtb = (images / one for one in ("Image", "initramfs.cpio.gz", "virtual.dtb"))
+    target = tmp_path / f"v{version}.img"
+    cmdline = f"made.version={version}"
+    if version >= 3:
+        # AOSP, bootimg.h, boot_img_hdr_v3 and v4: pages of 4096, a header of 1580 or 1584 bytes.
+        head = bytearray(4096)
+        head[:8] = b"ANDROID!"
+        sizes = kernel.stat().st_size, ramdisk.stat().st_size
+        struct.pack_into("<4I", head, 8, *sizes, 0, 1584 if version == 4 else 1580)
+        struct.pack_into("<I", head, 40, version)
+        head[44 : 44 + len(cmdline)] = cmdline.encode()
+        parts = [one.read_bytes() for one in (kernel, ramdisk)]
+        target.write_bytes(
+            bytes(head) + b"".join(one.ljust(-(-len(one) // 4096) * 4096, b"\0") for one in parts)
+        )
+        return target
+    words = ["--dtb", str(dtb)]
+    if version < 2:
+        # These have no place for a device tree: it stands behind the kernel.
+        both = tmp_path / "Image-dtb"
+        both.write_bytes(kernel.read_bytes() + dtb.read_bytes())
+        kernel, words = both, []
+    made = subprocess.run(
+        [
+            *("mkbootimg", "--kernel", str(kernel), "--ramdisk", str(ramdisk), *words),
+            *("--header_version", str(version), "--cmdline", cmdline),
+            *("--pagesize", "2048" if version < 2 else "4096", "-o", str(target)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    return target
+
+
+def test_images_of_every_version_are_flashed_and_boot(
+    make_board: MakeBoard, tmp_path: Path
+) -> None:
+    board = held(make_board, "versions", "fastboot")
+    fastboot(board, "erase", "boot_a")
+    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    for version in (0, 1, 2, 3, 4):
+        fastboot(board, "flash", "boot_a", str(made_image(tmp_path, version)))
+        fastboot(board, "set_active", "a")
+        fastboot(board, "reboot")
+        console.expect(b"Linux version")
+        console.expect(b"root@virtual:~# ")
+        assert f"made.version={version}" in console.command("cat /proc/cmdline")
+        assert console.command("ls -d /proc/device-tree/reserved-memory/ramoops*") != ""
+        console.port.write(b"/bin/reboot bootloader\n")
+        wait_condition(board, "fastboot")
+    console.port.close()
+
+
 def test_staged_memory_survives_a_reconnect_over_usb_and_tcp(
     make_board: MakeBoard, tmp_path: Path
 ) -> None:
@@ -174,6 +233,92 @@ def test_qdl_flashes_a_rawprogram_and_patch_set(make_board: MakeBoard, tmp_path:
     disk = (BoardDir.of(board.name).root / "disk").read_bytes()
     assert disk[16448 * 4096 :][: len(image)] == image
     wait_condition(board, "running")
+
+
+def gpt_with_open_end(disk: Path) -> tuple[bytes, bytes]:
+    """Both copies of a board's GPT as a build delivers them: for a disk of any size.
+
+    The last partition's end and all sums are zero, patches put them in.
+    """
+    raw = disk.read_bytes()
+    last = len(raw) - 4096
+    table = bytearray(raw[2 * 4096 : 6 * 4096])
+    names = [
+        table[at + 56 : at + 128].decode("utf-16-le").rstrip("\0") for at in (0, 128, 256, 384)
+    ]
+    assert names == ["boot_a", "boot_b", "misc", "userdata"]
+    struct.pack_into("<Q", table, 3 * 128 + 40, 0)
+    heads = []
+    for at in (4096, last):
+        head = bytearray(raw[at : at + 4096])
+        for place in (16, 88):
+            struct.pack_into("<I", head, place, 0)
+        heads.append(bytes(head))
+    return heads[0] + bytes(table), bytes(table) + heads[1]
+
+
+def patches_of_gpt() -> str:
+    """As the tools that make such sets write them: end of the last partition, then the sums."""
+    words = []
+    for table, head in (("2", "1"), ("NUM_DISK_SECTORS-5.", "NUM_DISK_SECTORS-1.")):
+        for start, offset, size, value in (
+            (table, 3 * 128 + 40, 8, "NUM_DISK_SECTORS-64."),
+            (head, 88, 4, f"CRC32({table},16384)"),
+            (head, 16, 4, "0"),
+            (head, 16, 4, f"CRC32({head},92)"),
+        ):
+            words.append(
+                f'<patch SECTOR_SIZE_IN_BYTES="4096" byte_offset="{offset}" filename="DISK" '
+                f'physical_partition_number="0" size_in_bytes="{size}" start_sector="{start}" '
+                f'value="{value}" what="gpt"/>'
+            )
+    return f'<?xml version="1.0" ?><patches>{"".join(words)}</patches>'
+
+
+def test_qdl_makes_an_empty_disk_bootable_by_a_whole_set(
+    make_board: MakeBoard, tmp_path: Path
+) -> None:
+    board = held(make_board, "qdl-set", "edl")
+    disk = BoardDir.of(board.name).root / "disk"
+    good = disk.read_bytes()
+    main, backup = gpt_with_open_end(disk)
+    parts = {
+        "gpt_main0.bin": ("0", "PrimaryGPT", "6", bytes(4096) + main),
+        "gpt_backup0.bin": ("NUM_DISK_SECTORS-5.", "BackupGPT", "5", backup),
+        "boot.img": ("64", "boot_a", "16384", made_image(tmp_path, 2).read_bytes()),
+        "misc.img": (str(64 + 2 * 16384), "misc", "256", os.urandom(777_777)),
+    }
+    words = []
+    for name, (start, label, sectors, data) in parts.items():
+        (tmp_path / name).write_bytes(data)
+        words.append(
+            f'<program SECTOR_SIZE_IN_BYTES="4096" file_sector_offset="0" filename="{name}" '
+            f'label="{label}" num_partition_sectors="{sectors}" partofsingleimage="false" '
+            f'physical_partition_number="0" readbackverify="false" size_in_KB="1" sparse="false" '
+            f'start_byte_hex="0x0" start_sector="{start}"/>'
+        )
+    (tmp_path / "rawprogram0.xml").write_text(
+        f'<?xml version="1.0" ?><data>{"".join(words)}</data>'
+    )
+    (tmp_path / "patch0.xml").write_text(patches_of_gpt())
+    with disk.open("r+b") as file:
+        file.write(b"\xff" * (128 << 20))
+        file.seek(-(5 * 4096), os.SEEK_END)
+        file.write(b"\xff" * (5 * 4096))
+    files = [str(tmp_path / one) for one in ("rawprogram0.xml", "patch0.xml")]
+    done = seen(board, "qdl", "--include", str(tmp_path), str(PROGRAMMER), *files)
+    assert done.returncode == 0, done.stderr
+    now = disk.read_bytes()
+    assert now[4096 : 6 * 4096] == good[4096 : 6 * 4096]
+    assert now[-5 * 4096 :] == good[-5 * 4096 :]
+    for name, at in (("boot.img", 64), ("misc.img", 64 + 2 * 16384)):
+        data = parts[name][3]
+        assert now[at * 4096 :][: len(data)] == data
+    wait_condition(board, "running")
+    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console.port.write(b"\n")
+    console.expect(b"root@virtual:~# ")
+    assert "made.version=2" in console.command("cat /proc/cmdline")
 
 
 READER = """
