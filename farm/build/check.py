@@ -144,8 +144,8 @@ def _build_each(
     out = store / "out-builds"
     out.mkdir(parents=True, exist_ok=True)
     fragment = out / "fragment.config"
-    extra = request.fragment.with_name("check.config")
-    fragment.write_text(kconfig.merge(request.fragment, extra))
+    extra = request.project / "kernel-patches" / "configs" / "check.config"
+    fragment.write_text(kconfig.merge(*request.fragments, extra))
     of_the_base: set[tuple[str, str]] = set()
     touched = {name for patch in patches for name in patch.files}
     for count in range(len(patches) + 1):
