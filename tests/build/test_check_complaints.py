@@ -168,6 +168,19 @@ def test_a_fault_of_the_binding_is_found(line: str) -> None:
     assert papers.binding_faults([*PROGRESS, line], BINDING) == [line]
 
 
+def test_a_fault_of_the_binding_is_told_to_its_end() -> None:
+    # What dtschema 2026.9 said of a property with the keyword `typ`.
+    said = [
+        "/t/reserved-memory/ramoops.yaml: properties:panicdump-size: 'anyOf' conditional failed:",
+        "\t'typ' is not one of ['$ref', 'additionalItems']",
+        "\t'type' was expected",
+    ]
+    (fault,) = papers.binding_faults([*PROGRESS, *said], BINDING)
+    assert fault.endswith(
+        "failed: 'typ' is not one of ['$ref', 'additionalItems'] 'type' was expected"
+    )
+
+
 KUNIT = """\
 [19:00:01] ================= panicdump (3 subtests) ==================
 [19:00:01] [PASSED] panicdump_test_one

@@ -117,15 +117,22 @@ def binding_faults(lines: list[str], name: str) -> list[str]:
     """Return what ``make dt_binding_check`` says of the binding ``name`` and its example.
 
     Lines of progress are two spaces, a word in capitals and a file; all else about it is a fault.
+    Lines that begin with a tab go on with the one before.
     """
     stem = Path(name).stem
-    faults = []
+    faults: list[str] = []
+    of_a_fault = False
     for line in lines:
         text = line.strip()
+        if line.startswith("\t"):
+            if of_a_fault:
+                faults[-1] += f" {text}"
+            continue
         progress = line.startswith("  ") and text.split(" ")[0].isupper()
         of_it = f"{stem}.yaml" in text or f"{stem}.example" in text
         unchecked = "not installed" in text or "minimum version" in text
-        if (of_it and not progress) or unchecked:
+        of_a_fault = (of_it and not progress) or unchecked
+        if of_a_fault:
             faults.append(text)
     return faults
 
