@@ -16,7 +16,7 @@ from farm.build.check import plan
 from farm.build.check.ledger import Ledger, Result
 from farm.build.kernel import TOOLS, default_jobs
 from farm.build.progress import BuildProgress
-from farm.errors import UsageError
+from farm.errors import BuildError, UsageError
 
 _FAILED = 1
 _TOOLS = (
@@ -57,7 +57,12 @@ def kernel_check(
     project = pipeline.project_folder()
     bases = _bases(base or [_ALL], project)
     parts = _parts(only or [])
-    process.require_tools(_TOOLS)
+    try:
+        process.require_tools(_TOOLS)
+    except BuildError as error:
+        raise BuildError(
+            error.message, next_step="`make kernel-check` installs what it needs"
+        ) from None
     root = cache.root() / "check"
     results: list[Result] = []
     begin = time.monotonic()

@@ -86,7 +86,12 @@ def kernel_doc(work: Workshop, ledger: Ledger) -> Step:
 
 def binding(work: Workshop) -> list[Step]:
     """dtschema and yamllint over every device tree binding that the series touches."""
-    version = metadata.version("dtschema")
+    try:
+        version = metadata.version("dtschema")
+    except metadata.PackageNotFoundError:
+        raise BuildError(
+            "not installed: dtschema", next_step="`make kernel-check` installs what it needs"
+        ) from None
 
     def step(name: str) -> Step:
         def act(log: Path) -> Outcome:
