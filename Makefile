@@ -9,20 +9,27 @@ PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make fle
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
 	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
 	openssh-server openssh-client rsync
+# What `make kernel-check` needs beside them; pylibfdt, which dtschema needs, is compiled.
+CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
+	$(if $(filter amd64,$(shell dpkg --print-architecture)),,gcc-x86-64-linux-gnu)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+CHECK_STAMP := $(STAMP)-check
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 ENV := devices/virtual.yaml
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages build demo test lint kernel-check bench mutation faults clean
+.PHONY: help setup packages check-packages build demo test lint kernel-check debug-kernel stock-kernel \
+	bench mutation faults clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
 	@echo "make test          set-up, then all checks and tests"
 	@echo "make setup         Debian packages and the virtual environment"
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
-	@echo "make kernel-check  the series: checkpatch, a build per patch, KUnit"
+	@echo "make kernel-check  the series, the way a maintainer would check it; \`farm kernel-check --help\`"
+	@echo "make debug-kernel  the scenarios on a kernel with KASAN and lockdep"
+	@echo "make stock-kernel  pstore's selftests, with the series and without"
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
@@ -31,7 +38,13 @@ help:
 setup: packages $(STAMP)
 
 packages:
-	@missing=$$(for p in $(PACKAGES); do \
+	$(call install,$(PACKAGES))
+
+check-packages: packages
+	$(call install,$(CHECK_PACKAGES))
+
+define install
+	@missing=$$(for p in $(1); do \
 		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || echo $$p; \
 	done); \
 	if [ -n "$$missing" ]; then \
@@ -39,11 +52,16 @@ packages:
 		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -q --no-install-recommends $$missing; \
 	fi
+endef
 
 $(STAMP): | packages
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(CHECK_STAMP): $(STAMP) | check-packages
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernel-check]'
 	touch $@
 
 build: setup
@@ -57,8 +75,18 @@ lint: setup
 demo: build
 	$(FARM) run --lg-env $(ENV) --scenario sysrq-c
 
-kernel-check: setup
+kernel-check: setup check-packages $(CHECK_STAMP)
 	$(FARM) kernel-check
+
+# The scenarios and the KUnit cases on a kernel with KASAN and lockdep: no splat in any console.
+debug-kernel: setup
+	$(FARM) build --variant debug
+	$(VENV)/bin/pytest -m debug_kernel tests/e2e
+
+# The kernel's selftests of pstore, with the series and without it.
+stock-kernel: build
+	$(FARM) build --variant stock
+	$(VENV)/bin/pytest -m stock_kernel tests/e2e
 
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb

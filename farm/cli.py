@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 # `farm build` must not pay for labgrid and numpy.
 _COMMANDS = {
     "build": ("farm.build.cli", "build", "Build kernel, device tree and initramfs for a board."),
-    "kernel-check": ("farm.build.check", "kernel_check", "Check the kernel series."),
+    "kernel-check": ("farm.build.check.cli", "kernel_check", "Check the kernel series."),
     "virtual": (
         "farm.virtual.cli",
         "app",

@@ -81,7 +81,9 @@ CATALOGUE: tuple[Scenario, ...] = (
         summary="LKDTM EXCEPTION: a NULL pointer dereference",
         trigger=Trigger.LKDTM,
         argument="EXCEPTION",
-        signature=r"NULL pointer dereference[\s\S]*Kernel panic - not syncing: ",
+        # The second is how it looks with KASAN, whose shadow of address 0 is read first.
+        signature=r"(?:NULL pointer dereference|KASAN: null-ptr-deref)"
+        r"[\s\S]*Kernel panic - not syncing: ",
         requires=("lkdtm",),
     ),
 )

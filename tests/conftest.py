@@ -1,7 +1,8 @@
 """Which tests run: with --lg-env the validation suite on that board, without it everything else.
 
 Tests marked ``virtual`` start virtual boards of their own; they run when asked for
-(``-m virtual``), because they need QEMU and the images that ``farm build`` makes.
+(``-m virtual``), because they need QEMU and the images that ``farm build`` makes. Those marked
+``debug_kernel`` or ``stock_kernel`` need the images of those variants.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import pytest
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     on_board = bool(config.getoption("lg_env"))
-    virtual = "virtual" in (config.getoption("markexpr") or "")
+    asked = config.getoption("markexpr") or ""
     keep: list[pytest.Item] = []
     drop: list[pytest.Item] = []
     for item in items:
         needs_board = item.get_closest_marker("board") is not None
-        starts_boards = item.get_closest_marker("virtual") is not None
-        wanted = needs_board == on_board and (virtual or not starts_boards)
+        held_back = [
+            mark
+            for mark in ("virtual", "debug_kernel", "stock_kernel")
+            if item.get_closest_marker(mark) is not None and mark not in asked
+        ]
+        wanted = needs_board == on_board and not held_back
         (keep if wanted else drop).append(item)
     if drop:
         config.hook.pytest_deselected(items=drop)

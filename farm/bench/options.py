@@ -45,6 +45,8 @@ class TargetOptions(_Strict):
     prompt: str = Field(min_length=1, description="regular expression")
     virtual: bool = False
     build: str = Field(default="", description="whose kernel `--flash` builds: devices/NAME.dts")
+    base: str = Field(default="6.12", description="of that kernel: its version ...")
+    variant: str = Field(default="", description="... and its variant, as `farm build` knows them")
     boot_partition: str = "boot_a"
     policy: Policy = Policy()
     deadlines_s: Deadlines = Deadlines()

@@ -12,10 +12,20 @@ from farm.build.progress import BuildProgress
 
 
 def build(
-    base: Annotated[str, typer.Option(help="Kernel version the series stands on.")] = "6.12",
+    base: Annotated[
+        str, typer.Option(help="Kernel version the series stands on.")
+    ] = pipeline.DEFAULT_BASE,
     board: Annotated[
         str, typer.Option(help="Board: devices/BOARD.dts, kernel-patches/configs/BOARD.config.")
     ] = "virtual",
+    variant: Annotated[
+        str,
+        typer.Option(
+            help="Another kernel for the board: kernel-patches/configs/VARIANT.config on top. "
+            "debug: KASAN, lockdep and more; stock: without the series.",
+            show_default=False,
+        ),
+    ] = "",
     jobs: Annotated[
         int,
         typer.Option(min=0, help="Compilers at once; 0: one per processor.", show_default=False),
@@ -35,6 +45,7 @@ def build(
         force=force,
         project=pipeline.project_folder(),
         cache=cache.root(),
+        variant=variant,
     )
     with BuildProgress() as progress:
         product = pipeline.build(request, progress)
@@ -42,8 +53,9 @@ def build(
         print(product.as_json())
         return
     record = product.record
+    named = f"{board} ({variant})" if variant else board
     print(
-        f"{board}: Linux {record['kernel_release']}, {len(record['patches'])} patches, "
+        f"{named}: Linux {record['kernel_release']}, {len(record['patches'])} patches, "
         f"build id {record['build_id']}" + (" (already built)" if product.cached else "")
     )
     print(product.folder)

@@ -42,15 +42,20 @@ def parse(text: str, source: str) -> dict[str, str]:
     return options
 
 
-def merge(first: Path, second: Path) -> str:
-    """Return the text of both fragments as one; what ``second`` says of an option holds."""
-    again = parse(second.read_text(), second.name)
-    kept = [
-        line
-        for line in first.read_text().splitlines()
-        if not again.keys() & parse(line, first.name).keys()
-    ]
-    return "\n".join(kept) + "\n" + second.read_text()
+def merge(first: Path, *others: Path) -> str:
+    """Return the text of all fragments as one; the last that names an option decides it.
+
+    Raises ``FormatError`` with the line of a fragment that sets nothing or sets it twice.
+    """
+    text = first.read_text()
+    parse(text, first.name)
+    for other in others:
+        again = parse(other.read_text(), other.name)
+        kept = [
+            line for line in text.splitlines() if not again.keys() & parse(line, first.name).keys()
+        ]
+        text = "\n".join(kept) + "\n" + other.read_text()
+    return text
 
 
 def check(fragment: Path, config: Path) -> None:

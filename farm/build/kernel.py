@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,6 @@ TOOLS = (
     "tar",
     "xz",
 )
-_COMPILER = "aarch64-linux-gnu-gcc"
-_MAKE_VARIABLES = ("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "LOCALVERSION=")
 _STEP = re.compile(r"\s+(?:\[M\] *)?[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
 # Steps of a build from nothing; used until the build folder knows its own number.
 _EXPECTED_STEPS = 1010
@@ -47,6 +45,23 @@ PRODUCTS = {
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """kbuild's name of it, and the prefix of its compiler's tools."""
+
+    name: str
+    prefix: str
+
+    @property
+    def compiler(self) -> str:
+        """The C compiler."""
+        return f"{self.prefix}gcc"
+
+
+ARM64 = Architecture("arm64", "aarch64-linux-gnu-")
+X86_64 = Architecture("x86_64", "x86_64-linux-gnu-")
+
+
+@dataclass(frozen=True)
 class Compiled:
     """What a kernel build is known by."""
 
@@ -55,32 +70,63 @@ class Compiled:
     seconds: float
 
 
-def compiler_version() -> str:
-    """Return the cross compiler's own name and version."""
-    told = process.output([_COMPILER, "--version"], what="cross compiler").decode()
+def compiler_version(architecture: Architecture = ARM64) -> str:
+    """Return the compiler's own name and version."""
+    told = process.output([architecture.compiler, "--version"], what="compiler").decode()
     return told.splitlines()[0]
 
 
 class KernelBuild:
-    """One source tree with one build folder; ``log`` takes what make says."""
+    """One source tree with one build folder; ``log`` takes what make says.
+
+    With ``warnings`` the compiler tells more (W=1); with ``compiled``, a folder, ccache keeps there
+    what was compiled before.
+    """
 
     def __init__(
-        self, tree: Path, out: Path, log: Path, jobs: int, *, warnings: bool = False
+        self,
+        tree: Path,
+        out: Path,
+        log: Path,
+        jobs: int,
+        *,
+        architecture: Architecture = ARM64,
+        warnings: bool = False,
+        compiled: Path | None = None,
     ) -> None:
-        self._extra = ("W=1",) if warnings else ()
+        self._variables = [
+            f"ARCH={architecture.name}",
+            f"CROSS_COMPILE={architecture.prefix}",
+            "LOCALVERSION=",
+        ]
+        self._variables += ["W=1"] if warnings else []
+        self._env = _reproducible()
+        if compiled is not None:
+            self._variables.append(f"CC=ccache {architecture.compiler}")
+            self._env |= ccache(compiled)
         self._tree = tree
         self._out = out
         self._log = log
         self._jobs = jobs
 
-    def configure(self, fragment: Path, *, complete: bool = True) -> None:
+    def configure(
+        self,
+        fragment: Path,
+        *,
+        complete: bool = True,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
         """Write ``.config``: nothing but what ``fragment`` asks for and what that needs.
 
-        With ``complete``, an option that the kernel does not have is a ``BuildError``.
+        With ``complete``, an option that the kernel does not have is a ``BuildError``. ``on_line``
+        gets every line that make writes.
         """
         self._out.mkdir(parents=True, exist_ok=True)
         self._make(
-            ["allnoconfig"], "kernel configuration", KCONFIG_ALLCONFIG=str(fragment.resolve())
+            ["allnoconfig"],
+            "kernel configuration",
+            on_line=on_line,
+            KCONFIG_ALLCONFIG=str(fragment.resolve()),
         )
         if complete:
             kconfig.check(fragment, self._out / ".config")
@@ -90,11 +136,11 @@ class KernelBuild:
         progress: Callable[[int, int | None], None],
         *,
         on_line: Callable[[str], None] | None = None,
-        modules: bool = False,
+        targets: tuple[str, ...] = ("Image", "vmlinux"),
     ) -> Compiled:
-        """Build image and symbols; ``progress`` gets steps done and, from nothing, all steps.
+        """Build ``targets``; ``progress`` gets steps done and, from nothing, all steps.
 
-        ``on_line`` gets every line that make writes; ``modules`` are built as well if asked for.
+        ``on_line`` gets every line that make writes.
         """
         from_nothing = not (self._out / "vmlinux").exists()
         expected = self._expected_steps() if from_nothing else None
@@ -109,13 +155,16 @@ class KernelBuild:
                 on_line(line)
 
         begin = time.monotonic()
-        targets = ["Image", "vmlinux", *(["modules"] if modules else [])]
-        self._make(targets, "kernel build", on_line=each_line)
+        self._make(list(targets), "kernel build", on_line=each_line)
         seconds = time.monotonic() - begin
         if from_nothing:
             (self._out / _STEPS_FILE).write_text(json.dumps({"steps": done}))
         release = (self._out / "include/config/kernel.release").read_text().strip()
         return Compiled(build_id(self._out / "vmlinux"), release, seconds)
+
+    def check_sources(self, objects: Sequence[str], on_line: Callable[[str], None]) -> None:
+        """Run sparse over the sources of ``objects``, whether they are built or not."""
+        self._make(["C=2", *objects], "sparse", on_line=on_line)
 
     def copy_products(self, folder: Path) -> None:
         """Copy image, symbols and configuration to ``folder``."""
@@ -144,8 +193,7 @@ class KernelBuild:
                 f"--jobs={self._jobs}",
                 f"--directory={self._tree}",
                 f"O={self._out}",
-                *_MAKE_VARIABLES,
-                *self._extra,
+                *self._variables,
                 f"KCFLAGS={prefix_map}",
                 f"KAFLAGS={prefix_map}",
                 *targets,
@@ -153,7 +201,7 @@ class KernelBuild:
             what=what,
             log=self._log,
             on_line=on_line,
-            env={**_reproducible(), **env},
+            env={**self._env, **env},
         )
 
 
@@ -178,6 +226,17 @@ def build_id(vmlinux: Path) -> str:
 def default_jobs() -> int:
     """Return how many compilers may run at once: the processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def ccache(folder: Path) -> dict[str, str]:
+    """Return the environment that lets ccache keep its objects in ``folder``, known by content."""
+    return {
+        "CCACHE_DIR": str(folder),
+        "CCACHE_MAXSIZE": "4G",
+        "CCACHE_COMPILERCHECK": "content",
+        # A tree that is moved along a series has files younger than the compilation.
+        "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime,time_macros",
+    }
 
 
 def _reproducible() -> dict[str, str]:

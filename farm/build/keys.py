@@ -66,6 +66,7 @@ class Inputs:
     kernel: KernelInput
     devicetree: DevicetreeInput
     initramfs: InitramfsInput
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def keys(inputs: Inputs) -> Keys:
     kernel = _key(inputs.kernel)
     devicetree = _key(inputs.devicetree)
     initramfs = _key(inputs.initramfs)
-    whole = "\n".join((inputs.board, kernel, devicetree, initramfs))
+    named = (inputs.board, inputs.variant) if inputs.variant else (inputs.board,)
+    whole = "\n".join((*named, kernel, devicetree, initramfs))
     return Keys(kernel, devicetree, initramfs, sha256(whole.encode())[:_KEY_DIGITS])
 
 

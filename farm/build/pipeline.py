@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from farm.build import (
     cache,
     devicetree,
     initramfs,
+    kconfig,
     keys,
     process,
     product,
@@ -26,13 +28,21 @@ from farm.build.kernel import TOOLS, KernelBuild, compiler_version
 from farm.build.progress import BuildProgress
 from farm.errors import UsageError
 
+DEFAULT_BASE = "6.12"
+STOCK = "stock"
+"""The variant without the series: the kernel as the distribution has it."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _BUILD_BYTES = 1 << 30
 _KERNEL_RECORD = "kernel.json"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be built, from which project folder, into which cache."""
+    """What is to be built, from which project folder, into which cache.
+
+    ``variant`` is another kernel for the same board: a fragment of its own on top; "": none.
+    """
 
     board: str
     base: str
@@ -40,11 +50,44 @@ class Request:
     force: bool
     project: Path
     cache: Path
+    variant: str = ""
 
     @property
-    def fragment(self) -> Path:
-        """The board's config fragment."""
-        return self.project / "kernel-patches" / "configs" / f"{self.board}.config"
+    def fragments(self) -> tuple[Path, ...]:
+        """The config fragments, each on top of those before it.
+
+        The board's and the variant's must be there; what only one base version has or lacks
+        stands in BOARD-BASE.config and VARIANT-BASE.config. Raises ``UsageError``.
+        """
+        folder = self.project / "kernel-patches" / "configs"
+        found = []
+        for what, name in (("board", self.board), ("variant", self.variant)):
+            if what == "variant" and not name:
+                continue
+            own = folder / f"{name}.config"
+            if _NAME.fullmatch(name) is None or not own.is_file():
+                raise UsageError(
+                    f"there is no kernel configuration for the {what} {name!r}: "
+                    f"{own} does not exist"
+                )
+            found.append(own)
+            of_base = folder / f"{name}-{self.base}.config"
+            if of_base.is_file():
+                found.append(of_base)
+        return tuple(found)
+
+    @property
+    def pointer(self) -> Path:
+        """The link to the newest product: ``current``, ``current-6.1``, ``current-debug`` ..."""
+        marks = ["current"]
+        marks += [self.base] if self.base != DEFAULT_BASE else []
+        marks += [self.variant] if self.variant else []
+        return self.products / "-".join(marks)
+
+    @property
+    def series(self) -> tuple[series.Patch, ...]:
+        """The patches that go in."""
+        return () if self.variant == STOCK else series.read(self.patches)
 
     @property
     def devicetree(self) -> Path:
@@ -78,20 +121,16 @@ def project_folder() -> Path:
 
 def build(request: Request, progress: BuildProgress) -> product.Product:
     """Return the product for ``request``, building only what no earlier build has left."""
-    if not request.fragment.is_file():
-        raise UsageError(
-            f"there is no kernel configuration for the board {request.board!r}: "
-            f"{request.fragment} does not exist"
-        )
+    options = kconfig.merge(*request.fragments)
     tarball = source.find(request.base)
     process.require_tools([*TOOLS, "cpp", "dtc"])
-    patches = series.read(request.patches)
+    patches = request.series
     kernel_input = keys.KernelInput(
         base=request.base,
         base_version=tarball.version,
         tarball_bytes=tarball.size_bytes,
         series=tuple(patch.identity for patch in patches),
-        config_sha256=keys.sha256(request.fragment.read_bytes()),
+        config_sha256=keys.sha256(options.encode()),
         compiler=compiler_version(),
     )
     devicetree_input = devicetree.inputs(request.devicetree)
@@ -102,6 +141,7 @@ def build(request: Request, progress: BuildProgress) -> product.Product:
         if ready is not None:
             return ready
     purpose = f"farm build, board {request.board}, base {request.base}"
+    purpose += f", variant {request.variant}" if request.variant else ""
     try:
         with cache.locked(request.cache, purpose, progress.say):
             if binary is None:
@@ -113,7 +153,7 @@ def build(request: Request, progress: BuildProgress) -> product.Product:
             ready = None if request.force else _ready(request, names)
             if ready is not None:
                 return ready
-            return _make(request, inputs, names, tarball, patches, binary, progress)
+            return _make(request, inputs, names, tarball, patches, options, binary, progress)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise cache.disk_full(request.cache) from error
@@ -127,9 +167,8 @@ def _inputs(
     binary: bytes,
 ) -> keys.Inputs:
     content = keys.sha256(initramfs.recipe().encode())
-    return keys.Inputs(
-        request.board, kernel, tree, keys.InitramfsInput(keys.sha256(binary), content)
-    )
+    user_space = keys.InitramfsInput(keys.sha256(binary), content)
+    return keys.Inputs(request.board, kernel, tree, user_space, request.variant)
 
 
 def _ready(request: Request, names: keys.Keys) -> product.Product | None:
@@ -137,7 +176,7 @@ def _ready(request: Request, names: keys.Keys) -> product.Product | None:
     if not (folder / product.RECORD).is_file():
         return None
     found = product.load(folder, cached=True)
-    cache.point(request.products / "current", folder.name)
+    cache.point(request.pointer, folder.name)
     return found
 
 
@@ -147,6 +186,7 @@ def _make(
     names: keys.Keys,
     tarball: source.Tarball,
     patches: tuple[series.Patch, ...],
+    options: str,
     binary: bytes,
     progress: BuildProgress,
 ) -> product.Product:
@@ -165,7 +205,7 @@ def _make(
     # Last, because it takes longest: a mistake elsewhere shows at once.
     kernel_folder = request.products / "kernel" / names.kernel
     if request.force or not (kernel_folder / _KERNEL_RECORD).is_file():
-        _make_kernel(request, kernel_folder, tarball, patches, progress)
+        _make_kernel(request, kernel_folder, tarball, patches, options, progress)
     kernel: dict[str, Any] = json.loads((kernel_folder / _KERNEL_RECORD).read_text())
 
     final = request.products / names.product
@@ -175,7 +215,7 @@ def _make(
                 if file.name != _KERNEL_RECORD:
                     cache.share(file, folder / file.name)
         product.write_record(folder, inputs, names, kernel, progress.stages_s)
-    cache.point(request.products / "current", final.name)
+    cache.point(request.pointer, final.name)
     return product.load(final, cached=False)
 
 
@@ -184,12 +224,14 @@ def _make_kernel(
     final: Path,
     tarball: source.Tarball,
     patches: tuple[series.Patch, ...],
+    options: str,
     progress: BuildProgress,
 ) -> None:
-    log = _log(request, f"kernel-{request.board}-{request.base}")
+    what = "-".join(filter(None, (request.board, request.variant)))
+    log = _log(request, f"kernel-{what}-{request.base}")
     progress.stage(f"unpack {tarball.path.name}")
     base = source.unpack(tarball, request.cache, log, progress.advance)
-    out = base / f"out-{request.board}"
+    out = base / f"out-{what}"
     if request.force:
         shutil.rmtree(out, ignore_errors=True)
     cache.require_space(base, _BUILD_BYTES)
@@ -197,7 +239,10 @@ def _make_kernel(
     series.bring_to(base / "linux", patches, base)
     work = KernelBuild(base / "linux", out, log, request.jobs)
     progress.stage("configure")
-    work.configure(request.fragment)
+    out.mkdir(parents=True, exist_ok=True)
+    fragment = out / f"{what}.config"
+    fragment.write_text(options)
+    work.configure(fragment)
     progress.stage("compile the kernel")
     compiled = work.compile(progress.advance)
     progress.stage("store")

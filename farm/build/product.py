@@ -36,6 +36,7 @@ def write_record(
     record = {
         "schema_version": BUILD_SCHEMA_VERSION,
         "board": inputs.board,
+        "variant": inputs.variant,
         "key": names.product,
         "keys": asdict(names),
         "base": inputs.kernel.base,

@@ -13,7 +13,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -84,6 +85,19 @@ def bring_to(tree: Path, patches: tuple[Patch, ...], store: Path) -> None:
     the tree is changed, so an interrupted call is repaired by the next one. Raises ``BuildError``
     naming the patch and the file that do not fit; the tree is then unchanged.
     """
+    with staged(tree, patches, store) as staging:
+        touched = {name for patch in patches for name in patch.files}
+        for name in sorted(_known(store / _STATE)):
+            source = staging / name if name in touched else store / _PRISTINE / name
+            _update(source, tree / name)
+
+
+@contextmanager
+def staged(tree: Path, patches: tuple[Patch, ...], store: Path) -> Iterator[Path]:
+    """Give a folder with the files that ``patches`` touch, patched; ``tree`` stays as it is.
+
+    Raises ``BuildError`` naming the patch and the file that do not fit.
+    """
     store.mkdir(parents=True, exist_ok=True)
     pristine = store / _PRISTINE
     touched = sorted({name for patch in patches for name in patch.files})
@@ -96,9 +110,7 @@ def bring_to(tree: Path, patches: tuple[Patch, ...], store: Path) -> None:
                 _copy(pristine / name, staging / name)
         for patch in patches:
             apply(staging, patch)
-        for name in sorted(known):
-            source = staging / name if name in touched else pristine / name
-            _update(source, tree / name)
+        yield staging
 
 
 def apply(tree: Path, patch: Patch) -> None:

@@ -42,11 +42,12 @@ def flash(bench: Bench, way: str, folder: Path) -> Flashed:
         )
     request = pipeline.Request(
         board=name,
-        base="6.12",
+        base=bench.options.base,
         jobs=default_jobs(),
         force=False,
         project=pipeline.project_folder(),
         cache=cache.root(),
+        variant=bench.options.variant,
     )
     with BuildProgress() as progress:
         product = pipeline.build(request, progress)

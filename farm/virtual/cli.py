@@ -87,6 +87,10 @@ def up(
     personality: Annotated[
         Personality, typer.Option(help="Whose bootloader it is like.")
     ] = Personality.LK2ND,
+    base: Annotated[str, typer.Option(help="Boot what `farm build --base BASE` made last.")] = "",
+    variant: Annotated[
+        str, typer.Option(help="Boot what `farm build --variant VARIANT` made last.")
+    ] = "",
     image_dir: Annotated[Path | None, typer.Option(help="A product of `farm build`.")] = None,
     kernel: Annotated[Path | None, typer.Option(help="Kernel image.")] = None,
     initrd: Annotated[Path | None, typer.Option(help="Initial file system.")] = None,
@@ -112,7 +116,7 @@ def up(
         personality=personality,
         memory_mib=memory_mib,
         cpus=cpus,
-        **resolve_images(image_dir, kernel, initrd, dtb),
+        **resolve_images(image_dir, kernel, initrd, dtb, base=base, variant=variant),
     )
     result = lifecycle.up(options)
     board = result.status

@@ -18,6 +18,7 @@ DEFAULT_POWER_PORT = 20818
 DEFAULT_MEMORY_MIB = 512
 # The PMIC's power key switches the board off when it is held so long.
 LONG_PRESS_S = 2.0
+DEFAULT_BASE = "6.12"
 # The ports before it are for boards whose labgrid environments fix them.
 FIRST_CHOSEN_PORT = 20841
 
@@ -91,20 +92,34 @@ class BoardOptions(BaseModel):
         ]
 
 
-def default_image_dir() -> Path:
-    """The newest product of ``farm build``; raises UsageError when there is none."""
+def default_image_dir(base: str = "", variant: str = "") -> Path:
+    """The newest product of ``farm build``; raises UsageError when there is none.
+
+    ``base`` and ``variant`` are those of ``farm build``; "": its defaults.
+    """
     cache = os.environ.get("PANIC_FARM_CACHE") or Path.home() / ".cache" / "panic-farm"
-    current = Path(cache) / "virtual" / "current"
+    marks = ["current", *filter(None, ("" if base == DEFAULT_BASE else base, variant))]
+    current = Path(cache) / "virtual" / "-".join(marks)
     if not current.is_dir():
+        command = ["farm build"]
+        command += [f"--base {base}"] if base else []
+        command += [f"--variant {variant}"] if variant else []
         raise UsageError(
             f"there are no images for a virtual board in {current}",
-            "Run `farm build` first, or give --image-dir, or --kernel, --initrd and --dtb.",
+            f"Run `{' '.join(command)}` first, or give --image-dir, or --kernel, --initrd "
+            "and --dtb.",
         )
     return current
 
 
 def resolve_images(
-    image_dir: Path | None, kernel: Path | None, initrd: Path | None, dtb: Path | None
+    image_dir: Path | None,
+    kernel: Path | None,
+    initrd: Path | None,
+    dtb: Path | None,
+    *,
+    base: str = "",
+    variant: str = "",
 ) -> dict[str, Path]:
     """Absolute paths of kernel, initrd and dtb; raises UsageError naming a missing file.
 
@@ -112,8 +127,10 @@ def resolve_images(
     """
     given = {"kernel": kernel, "initrd": initrd, "dtb": dtb}
     names = {"kernel": "Image", "initrd": "initramfs.cpio.gz", "dtb": "virtual.dtb"}
+    if (base or variant) and image_dir is not None:
+        raise UsageError("--image-dir names a build: --base and --variant would name another")
     if image_dir is None and any(path is None for path in given.values()):
-        image_dir = default_image_dir()
+        image_dir = default_image_dir(base, variant)
     images: dict[str, Path] = {}
     for part, path in given.items():
         if path is None:

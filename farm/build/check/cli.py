@@ -1,0 +1,157 @@
+"""``farm kernel-check``: the command, and the table at its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.build import cache, pipeline, process
+from farm.build.check import plan
+from farm.build.check.ledger import Ledger, Result
+from farm.build.kernel import TOOLS, default_jobs
+from farm.build.progress import BuildProgress
+from farm.errors import BuildError, UsageError
+
+_FAILED = 1
+_TOOLS = (
+    *TOOLS,
+    *("python3", "qemu-system-aarch64", "x86_64-linux-gnu-gcc", "ccache", "sparse", "yamllint"),
+)
+_BASE = re.compile(r"\d+\.\d+")
+_SHOWN_FAULTS = 12
+_ALL = "all"
+
+
+def kernel_check(
+    base: Annotated[
+        list[str] | None,
+        typer.Option(help="Kernel version to check the series for; may be given again; or all."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this part; may be given again: " + ", ".join(plan.PARTS) + ".",
+            metavar="PART",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(min=0, help="Compilers at once; 0: one per processor.", show_default=False),
+    ] = 0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Check also what has passed and not changed since.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check the series the way a maintainer would; exit code 1 if something is wrong with it.
+
+    What has passed is not checked again as long as nothing that decides it has changed: patches,
+    base source, configuration, tools.
+    """
+    project = pipeline.project_folder()
+    bases = _bases(base or [_ALL], project)
+    parts = _parts(only or [])
+    try:
+        process.require_tools(_TOOLS)
+    except BuildError as error:
+        raise BuildError(
+            error.message, next_step="`make kernel-check` installs what it needs"
+        ) from None
+    root = cache.root() / "check"
+    results: list[Result] = []
+    begin = time.monotonic()
+    with BuildProgress() as progress, cache.locked(root, "farm kernel-check", progress.say):
+        for one in bases:
+            request = pipeline.Request(
+                board="virtual",
+                base=one,
+                jobs=jobs or default_jobs(),
+                force=False,
+                project=project,
+                cache=root,
+            )
+            work = plan.open_workshop(request, progress)
+            ledger = Ledger(work.store / "passed", root / "logs", again=again)
+            results += plan.take(work, ledger, parts)
+    seconds = time.monotonic() - begin
+    passed = all(result.passed for result in results)
+    if as_json:
+        told = {
+            "verdict": "PASS" if passed else "FAIL",
+            "seconds": round(seconds, 1),
+            "steps": [result.as_dict() for result in results],
+        }
+        print(json.dumps(told, indent=1))
+    else:
+        _show(results, bases, seconds)
+    if not passed:
+        raise typer.Exit(_FAILED)
+
+
+def _bases(asked: Sequence[str], project: Path) -> list[str]:
+    """Return the base versions, newest first; ``all`` are those with a series."""
+    if _ALL not in asked:
+        return list(dict.fromkeys(asked))
+    folder = project / "kernel-patches"
+    found = [
+        path.parent.name
+        for path in folder.glob("*/series")
+        if _BASE.fullmatch(path.parent.name) is not None
+    ]
+    return sorted(found, key=lambda name: [int(part) for part in name.split(".")], reverse=True)
+
+
+def _parts(only: Sequence[str]) -> list[str]:
+    wrong = [name for name in only if name not in plan.PARTS]
+    if wrong:
+        raise UsageError(
+            f"--only: there is no part {wrong[0]!r}", f"The parts: {', '.join(plan.PARTS)}."
+        )
+    return list(only) or list(plan.PARTS)
+
+
+def _show(results: Sequence[Result], bases: Sequence[str], seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="kernel-check", title_justify="left")
+    for column in ("base", "part", "passed", "what", "time", ""):
+        table.add_column(column, justify="right" if column in ("passed", "time") else "left")
+    for one in bases:
+        for part in dict.fromkeys(result.part for result in results if result.base == one):
+            rows = [r for r in results if (r.base, r.part) == (one, part)]
+            good = [row for row in rows if row.passed]
+            details = ", ".join(
+                f"{row.what}: {row.detail}" if len(rows) > 1 else row.detail
+                for row in rows
+                if row.detail
+            )
+            fresh_s = sum(row.seconds for row in rows if not row.known)
+            ok = len(good) == len(rows)
+            table.add_row(
+                one,
+                part,
+                f"{len(good)} of {len(rows)}",
+                details or plan.PARTS.get(part, ""),
+                "known" if all(row.known for row in rows) else f"{fresh_s:.0f} s",
+                Text("PASS" if ok else "FAIL", style="green" if ok else "bold red"),
+            )
+    console.print(table)
+    for result in results:
+        if result.passed:
+            continue
+        console.print(Text(f"\nFAIL {result.base} {result.part}: {result.what}", style="bold red"))
+        for fault in result.faults[:_SHOWN_FAULTS]:
+            console.print(Text(f"    {fault}"), soft_wrap=True)
+        if len(result.faults) > _SHOWN_FAULTS:
+            console.print(f"    and {len(result.faults) - _SHOWN_FAULTS} more")
+        console.print(Text(f"    log: {result.log}"), soft_wrap=True)
+    console.print(f"\n{len(results)} steps in {seconds / 60:.1f} min")

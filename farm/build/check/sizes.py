@@ -1,0 +1,60 @@
+"""How many bytes of a kernel each object brings, and where two kernels differ in that.
+
+Counted are the sections that are loaded (SHF_ALLOC): code, data, bss, and the tables of symbols,
+bugs and initcalls beside them. Symbols and relocations are not part of a running kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ALLOC = 0x2
+
+Sizes = dict[str, dict[str, int]]
+"""Object (relative to the build folder) to section to bytes; empty sections are left out."""
+
+
+def read(out: Path) -> Sizes:
+    """Return the sizes of all objects in the build folder ``out``, and of ``vmlinux``.
+
+    kbuild's own intermediate objects are left out: partial links and symbol tables.
+    """
+    sizes = {}
+    for path in sorted(out.rglob("*.o")):
+        name = str(path.relative_to(out))
+        if path.name.startswith(".") or name.startswith(("scripts/", "tools/", "vmlinux.")):
+            continue
+        sizes[name] = sections(path)
+    sizes["vmlinux"] = sections(out / "vmlinux")
+    return sizes
+
+
+def sections(path: Path) -> dict[str, int]:
+    """Return section to bytes of an ELF file; sections of the same name are added up."""
+    from elftools.elf.elffile import ELFFile
+
+    found: dict[str, int] = {}
+    with path.open("rb") as stream:
+        for section in ELFFile(stream).iter_sections():
+            if section["sh_flags"] & _ALLOC and section["sh_size"]:
+                found[section.name] = found.get(section.name, 0) + section["sh_size"]
+    return found
+
+
+def differences(before: Sizes, now: Sizes) -> list[str]:
+    """Return one line per object and section that is not as large in both."""
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        old, fresh = before.get(name), now.get(name)
+        if old is None or fresh is None:
+            total = sum((old or fresh or {}).values())
+            if total:
+                lines.append(f"{name}: {total} bytes, only {'with' if old is None else 'without'}")
+            continue
+        lines += [
+            f"{name} {section}: {old.get(section, 0)} -> {fresh.get(section, 0)} bytes "
+            f"({fresh.get(section, 0) - old.get(section, 0):+d})"
+            for section in sorted(old.keys() | fresh.keys())
+            if old.get(section, 0) != fresh.get(section, 0)
+        ]
+    return lines

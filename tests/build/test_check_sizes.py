@@ -1,0 +1,55 @@
+"""Real objects, by the real compiler: a byte more is found, in which object and section."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from farm.build.check import sizes
+
+BEFORE = "int d = 1; int z[4]; int f(int a) { return a; }"
+
+
+def kernel(folder: Path, source: str, name: str = "fs/ram.o") -> sizes.Sizes:
+    for made in (name, "vmlinux"):
+        path = folder / made
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["aarch64-linux-gnu-gcc", "-O2", "-g", "-c", "-x", "c", "-", "-o", str(path)],
+            input=source.encode(),
+            check=True,
+        )
+    return sizes.read(folder)
+
+
+def test_the_same_source_has_no_difference(tmp_path: Path) -> None:
+    before = kernel(tmp_path / "a", BEFORE)
+    assert before["fs/ram.o"][".data"] == 4
+    assert before["fs/ram.o"][".bss"] == 16
+    assert ".debug_info" not in before["fs/ram.o"]
+    assert sizes.differences(before, kernel(tmp_path / "b", BEFORE)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "section", "more"),
+    [
+        (BEFORE.replace("z[4]", "z[5]"), ".bss", "+4"),
+        (BEFORE.replace("d = 1", "d = 1, e = 2"), ".data", "+4"),
+        (BEFORE.replace("return a;", "return a * a + d;"), ".text", "+"),
+    ],
+)
+def test_a_difference_is_named(tmp_path: Path, source: str, section: str, more: str) -> None:
+    before = kernel(tmp_path / "a", BEFORE)
+    found = sizes.differences(before, kernel(tmp_path / "b", source))
+    assert any(line.startswith(f"fs/ram.o {section}: ") and more in line for line in found)
+    assert any(line.startswith(f"vmlinux {section}: ") for line in found)
+
+
+def test_an_object_that_is_new_or_gone_is_named(tmp_path: Path) -> None:
+    before = kernel(tmp_path / "a", BEFORE)
+    now = kernel(tmp_path / "b", BEFORE, "fs/panicdump.o")
+    found = sizes.differences(before, now)
+    assert any(line.startswith("fs/panicdump.o: ") and "only with" in line for line in found)
+    assert any(line.startswith("fs/ram.o: ") and "only without" in line for line in found)

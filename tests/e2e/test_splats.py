@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.splats import beside_the_scenario, splats
+
+PROMPT = "root@virtual:~# "
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.0] BUG: KASAN: slab-use-after-free in f+0x8/0x10",
+        "[    1.0] WARNING: possible circular locking dependency detected",
+        "[    1.0] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x8/0x10",
+        "[    1.0] WARNING: suspicious RCU usage",
+        "[    1.0] BUG: sleeping function called from invalid context at mm/x.c:1",
+        "[    1.0] BUG: scheduling while atomic: sh/1/0x00000002",
+        "[    1.0] [ BUG: Invalid wait context ]",
+        "[    1.0] INFO: possible recursive locking detected",
+        "[    1.0] BUG kmalloc-64 (Not tainted): Redzone overwritten",
+    ],
+)
+def test_a_splat_is_found(line: str) -> None:
+    assert splats(f"before\n{line}\nafter") == [line]
+
+
+def test_an_ordinary_panic_is_none() -> None:
+    text = (
+        "[    0.0] rcu: RCU lockdep checking is enabled.\n"
+        "[    0.0] Running RCU self tests\n"
+        "[    1.0] Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP\n"
+        "[    1.0] Kernel panic - not syncing: Oops - BUG: Fatal exception\n"
+    )
+    assert splats(text) == []
+
+
+def test_what_the_scenario_does_is_left_out_and_nothing_else() -> None:
+    text = "\n".join(
+        [
+            "[ 1.0] WARNING: before",
+            f"{PROMPT}",
+            f"{PROMPT}[ 2.0] lkdtm: Performing direct entry",
+            "[ 2.1] BUG: KASAN: on purpose",
+            "[ 2.2] Kernel panic - not syncing: KASAN",
+            "[ 2.3] WARNING: in the panic path",
+            "[ 0.0] WARNING: in the next boot",
+        ]
+    )
+    assert splats(beside_the_scenario(text, PROMPT)) == [
+        "[ 1.0] WARNING: before",
+        "[ 2.3] WARNING: in the panic path",
+        "[ 0.0] WARNING: in the next boot",
+    ]
+
+
+def test_a_console_without_a_panic_is_looked_at_whole() -> None:
+    assert splats(beside_the_scenario(f"{PROMPT}\nWARNING: x", PROMPT)) == ["WARNING: x"]
