@@ -20,7 +20,7 @@ ENV := devices/virtual.yaml
 FARM := $(VENV)/bin/farm
 
 .PHONY: help setup packages check-packages build demo test lint kernel-check debug-kernel stock-kernel \
-	bench mutation faults clean
+	bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -33,6 +33,8 @@ help:
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
+	@echo "make fuzz          fuzz every format, $(FUZZ_S) s each (FUZZ_S=..., FUZZ_TARGETS=...)"
+	@echo "make cross-check   decoding of damaged regions against a kernel's: STOCK_IMAGE=... for another"
 	@echo "make clean         remove the virtual environment; the build cache stays"
 
 setup: packages $(STAMP)
@@ -90,6 +92,26 @@ stock-kernel: build
 
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
+	$(VENV)/bin/python -m tests.figures.offline
+
+# Not part of `make test`: ten minutes for each of fourteen formats.
+FUZZ_S := 600
+FUZZ_TARGETS := file region zone record infer storage kdump memory-table devicetree vmcoreinfo dmesg \
+	elf contents table
+
+fuzz: setup
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,fuzz]'
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_S) s"; \
+		$(VENV)/bin/python -m tests.fuzz.atheris_run $$target $(FUZZ_S) || exit 1; \
+	done
+
+# STOCK_IMAGE names a kernel image without the series; the virtual board's is used without it.
+STOCK_IMAGE :=
+
+cross-check: build
+	PANIC_FARM_CROSS_CHECK=1 PANIC_FARM_PSTORE_KERNEL='$(abspath $(STOCK_IMAGE))' \
+		$(VENV)/bin/pytest -m virtual -s tests/formats/test_kernel_reads.py
 
 COUNT := 6000
 RUNS := 100

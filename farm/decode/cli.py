@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from farm.decode.describe import (
-    describe_contents,
-    describe_frame,
-    describe_record,
-    describe_zone,
-)
+from farm.decode.findings import Findings, Given, recognise
 from farm.errors import FormatError, UsageError
-from farm.formats.contents import Contents, Walk, decode_contents
-from farm.formats.layout import Damage, flag_names
-from farm.formats.ramoops import (
-    PANICDUMP_SIGNATURE,
-    Frame,
-    FrameState,
-    PanicdumpZone,
-    RamoopsSizes,
-    Zone,
-    ZoneKind,
-    decode_panicdump_zone,
-    decode_zone,
-    place_zones,
-    signature_of,
-)
-from farm.formats.record import Record, RecordKind, RecordState, decode_record
+from farm.formats.devicetree import ramoops_nodes
+from farm.formats.ramoops import RamoopsSizes
+from farm.formats.record import Record
 
 EXIT_DAMAGED = 1
-PLAIN_COLUMNS = 200
+_PROGRESS_AFTER_S = 2.0
+_PROGRESS_EVERY_S = 0.5
 
 _SIZE_KEYS = {
     "mem_size": "mem_size_bytes",
@@ -52,97 +33,212 @@ _SIZE_KEYS = {
 }
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
-
-@dataclass(frozen=True)
-class _FoundRecord:
-    """A record of the file; `frame` is None when the file is the record."""
-
-    record: Record | None
-    why_not: str = ""
-    contents: Contents | None = None
-    frame: Frame | None = None
-    remains: bool = False
-
-    @property
-    def damaged(self) -> bool:
-        """Whether this speaks against the file: remains and unlinked records do not."""
-        if self.frame and (self.frame.state is FrameState.ERASED or self.remains):
-            return False
-        return (
-            self.record is None
-            or self.record.state is not RecordState.INTACT
-            or (self.contents is not None and bool(self.contents.damages))
-            or bool(self.why_not)
-        )
-
-
-@dataclass
-class _Found:
-    """All that the file holds."""
-
-    zones: list[tuple[str, Zone | PanicdumpZone]] = field(default_factory=list)
-    records: list[_FoundRecord] = field(default_factory=list)
-
-    @property
-    def damaged(self) -> bool:
-        return any(zone.damages for _, zone in self.zones) or any(r.damaged for r in self.records)
+Size = Annotated[str, typer.Option(metavar="BYTES", rich_help_panel="Layout of a ramoops region")]
 
 
 def decode_command(
-    file: Annotated[Path, typer.Argument(help="A file of pstorefs, a zone or a ramoops region.")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A file of pstorefs, a ramoops region or zone, storage of pstore/blk, a dump of "
+            "memory (flat, ELF, kdump), or a folder of one. Several files are one dump together.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     extract: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write each region's data to a file in DIR."),
+        typer.Option(metavar="DIR", help="Write the files that pstorefs would show, so named."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the bytes of each registered region."),
+    ] = None,
+    elf: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Write memory as a vmcore for drgn, crash and gdb, or a record in ELF form.",
+        ),
+    ] = None,
+    hexdump: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Show so many bytes of each region.")
+    ] = 0,
+    registers: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="YAML", help="Names and fields of registers; see devices/registers/."),
+    ] = None,
+    before: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Records from before: changed registers are marked."),
+    ] = None,
+    vmlinux: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The kernel of a dump of memory.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="ADDR", help="Where a flat dump begins; else it is found out.")
+    ] = "",
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE=ADDR", help="The same for one file of a dump of several."),
     ] = None,
     ramoops: Annotated[
         str,
         typer.Option(
             metavar="SIZES",
-            help="The file is a whole ramoops region with these sizes: "
-            "record_size=8K,panicdump_size=512K,console_size=128K,... as the kernel was given.",
+            help="All sizes at once: record_size=8K,panicdump_size=512K,...",
+            rich_help_panel="Layout of a ramoops region",
         ),
     ] = "",
-    ecc_size: Annotated[
-        int | None,
-        typer.Option(help="The file is one panicdump zone with so many bytes of ECC per block."),
+    record_size: Size = "",
+    panicdump_size: Size = "",
+    console_size: Size = "",
+    pmsg_size: Size = "",
+    ftrace_size: Size = "",
+    ftrace_zones: Size = "",
+    ecc_size: Size = "",
+    dtb: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take the sizes from this device tree.",
+            rich_help_panel="Layout of a ramoops region",
+        ),
     ] = None,
 ) -> None:
-    """Show what panicdump left in a file, and whether it is intact.
+    """Show what a file holds that came off a board, and whether it is intact.
 
-    Exit code 0: intact; 1: something in it is damaged; 2: it holds nothing of panicdump.
+    What the file is, and the layout of a ramoops region, is told from the content; sizes are needed
+    only where headers are lost. Exit code 0: intact; 1: something in it is damaged; 2: it holds
+    nothing that is known here.
     """
-    if ramoops and ecc_size is not None:
-        raise UsageError("--ecc-size is for a single zone; with --ramoops write ecc_size=N")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
-    try:
-        if ramoops:
-            found = _from_region(data, parse_sizes(ramoops, len(data)))
-        elif ecc_size is not None or data[:4] == PANICDUMP_SIGNATURE.to_bytes(4, "little"):
-            found = _from_zone(data, ecc_size or 0)
-        else:
-            found = _Found(records=[_open(data)])
-    except FormatError as error:
-        raise FormatError(
-            f"{file}: offset {error.offset}: {error.message}",
-            offset=error.offset,
-            next_step=error.next_step,
-        ) from error
-    if extract is not None:
-        _extract(found, extract)
+    given = _given(
+        file,
+        {
+            "record_size": record_size,
+            "panicdump_size": panicdump_size,
+            "console_size": console_size,
+            "pmsg_size": pmsg_size,
+            "ftrace_size": ftrace_size,
+            "ftrace_zones": ftrace_zones,
+            "ecc_size": ecc_size,
+        },
+        ramoops,
+        dtb,
+    )
+    given = Given(
+        given.sizes,
+        given.ecc_only,
+        given.nodes,
+        _number(base, "--base") if base else None,
+        tuple(_place(one) for one in at or ()),
+        vmlinux,
+    )
+    found = recognise(file, given, _Progress("looking through the dump"))
+    said = []
+    if extract is not None or regions is not None or elf is not None:
+        said = _write(found, extract, regions, elf)
+    maps = None
+    if registers or before:
+        from farm.decode.register_map import load_maps
+
+        maps = load_maps(registers or (), tuple(_records_of(before)))
     if as_json:
-        print(json.dumps(_as_json(found), indent=2))
+        from farm.decode.describe import describe_findings
+
+        print(json.dumps(describe_findings(found, maps), indent=2))
     else:
-        console = Console(highlight=False, markup=False, soft_wrap=True)
-        if not console.is_terminal:
-            # A file or a pipe has no edge at which names would have to be folded.
-            console.width = max(console.width, PLAIN_COLUMNS)
-        _show(found, console)
+        from farm.decode.show import show
+
+        show(found, maps, hexdump)
+        print("".join(f"{line}\n" for line in said), end="")
     if found.damaged:
         raise typer.Exit(EXIT_DAMAGED)
+
+
+def _given(paths: list[Path], sizes: dict[str, str], together: str, dtb: Path | None) -> Given:
+    """What the options say of the layout."""
+    words = [f"{name}={value}" for name, value in sizes.items() if value]
+    if together and words:
+        raise UsageError("--ramoops already gives the sizes: add to it what the other options say")
+    if dtb is not None:
+        if together or words:
+            raise UsageError("--dtb gives the sizes: leave out the other options")
+        try:
+            nodes = ramoops_nodes(dtb.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{dtb}: {error.strerror}") from error
+        except FormatError as error:
+            raise FormatError(f"{dtb}: {error.message}", offset=error.offset) from error
+        if not nodes:
+            raise UsageError(f"{dtb} has no ramoops node")
+        return Given(nodes=nodes)
+    if not (together or words):
+        return Given()
+    try:
+        file_bytes = sum(path.stat().st_size for path in paths)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
+    if list(map(str, words)) and all(word.startswith("ecc_size=") for word in words):
+        parsed = parse_sizes(words[0], file_bytes)
+        return Given(ecc_only=parsed.ecc_size_bytes)
+    return Given(parse_sizes(together or ",".join(words), file_bytes))
+
+
+def _place(text: str) -> tuple[str, int]:
+    name, equals, address = text.rpartition("=")
+    if not equals or not name:
+        raise UsageError(f"--at {text!r}: say FILE=ADDR")
+    return name, _number(address, "--at")
+
+
+def _number(text: str, option: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise UsageError(f"{option} {text!r} is not an address")
+    return value
+
+
+def _records_of(paths: list[Path] | None) -> Iterator[Record]:
+    for path in paths or ():
+        found = recognise([path])
+        yield from (item.record for item in found.records if item.record is not None)
+
+
+def _write(
+    found: Findings, extract: Path | None, regions: Path | None, elf: Path | None
+) -> list[str]:
+    from farm.decode.output import extract_files, write_elf, write_regions
+
+    said = []
+    if extract is not None:
+        said.append(f"{extract}: {extract_files(found, extract)} files")
+    if regions is not None:
+        said.append(f"{regions}: {write_regions(found, regions)} regions")
+    if elf is not None:
+        said.append(f"{elf}: {write_elf(found, elf, _Progress('writing'))}")
+    return said
+
+
+class _Progress:
+    """A line on the terminal for what takes longer than two seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + _PROGRESS_AFTER_S
+
+    def __call__(self, done: int, whole: int) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _PROGRESS_EVERY_S
+        if sys.stderr.isatty():
+            percent = 100 * done // max(1, whole)
+            print(f"\r{self._what}: {percent} % of {whole >> 20} MiB ", end="", file=sys.stderr)
+            if done >= whole:
+                print(file=sys.stderr)
 
 
 def parse_sizes(text: str, file_bytes: int) -> RamoopsSizes:
@@ -167,188 +263,3 @@ def parse_sizes(text: str, file_bytes: int) -> RamoopsSizes:
             f"--ramoops: mem_size {values['mem_size_bytes']}, the file has {file_bytes} bytes"
         )
     return RamoopsSizes(**values)
-
-
-def _open(data: bytes, frame: Frame | None = None, *, remains: bool = False) -> _FoundRecord:
-    record = decode_record(data)
-    contents, why_not = None, ""
-    if record.kind is RecordKind.CONTENTS:
-        try:
-            contents = decode_contents(record.regions[0].data if record.regions else b"")
-        except FormatError as error:
-            why_not = f"contents: {error.message}"
-    return _FoundRecord(record, why_not, contents, frame, remains)
-
-
-def _from_zone(data: bytes, ecc_size: int) -> _Found:
-    zone = decode_panicdump_zone(data, ecc_size)
-    if not zone.zone.written and not zone.frames:
-        raise FormatError("not a panicdump zone, and no frame of one in it", offset=0)
-    return _Found([("panicdump", zone)], list(_records_of(zone)))
-
-
-def _records_of(zone: PanicdumpZone) -> Iterator[_FoundRecord]:
-    for frame in zone.frames:
-        # With a valid header, what lies behind the valid bytes is an older panic's.
-        remains = zone.zone.valid and not frame.within
-        try:
-            yield _open(frame.data, frame, remains=remains)
-        except FormatError as error:
-            yield _FoundRecord(None, error.message, None, frame, remains)
-
-
-def _from_region(data: bytes, sizes: RamoopsSizes) -> _Found:
-    found = _Found()
-    something = False
-    for place in place_zones(sizes):
-        piece = data[place.offset : place.offset + place.size_bytes]
-        label = f"{place.kind.value} {place.index}"
-        if place.kind is ZoneKind.PANICDUMP:
-            zone = decode_panicdump_zone(piece, sizes.ecc_size_bytes)
-            found.zones.append((label, zone))
-            found.records += _records_of(zone)
-            something |= zone.zone.written or bool(zone.frames)
-        else:
-            other = decode_zone(piece, sizes.ecc_size_bytes, signature_of(place.kind))
-            found.zones.append((label, other))
-            something |= other.written
-    if not something:
-        raise FormatError("no zone with such sizes has a signature", offset=0)
-    return found
-
-
-def _extract(found: _Found, folder: Path) -> None:
-    """Write region data to files named by ordinal: what a board calls things is never a path."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, item in enumerate(found.records):
-            for region in item.record.regions if item.record else ():
-                path = folder / f"record-{number}-region-{region.index}.bin"
-                with path.open("xb") as out:
-                    out.write(region.data)
-    except FileExistsError as error:
-        raise UsageError(f"{error.filename} exists already", "Name an empty folder.") from error
-    except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}") from error
-
-
-def _as_json(found: _Found) -> dict[str, Any]:
-    records = []
-    for item in found.records:
-        entry: dict[str, Any] = {} if item.record is None else describe_record(item.record)
-        entry["frame"] = None if item.frame is None else describe_frame(item.frame)
-        entry["contents"] = None if item.contents is None else describe_contents(item.contents)
-        entry["not_decoded"] = item.why_not or None
-        entry["damaged"] = item.damaged
-        records.append(entry)
-    return {
-        "damaged": found.damaged,
-        "zones": [{"zone": label, **describe_zone(zone)} for label, zone in found.zones],
-        "records": records,
-    }
-
-
-def _table(console: Console, title: str, heads: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for head in heads:
-        left = head in ("zone", "name", "kind", "driver", "device", "outcome", "state", "what")
-        table.add_column(head, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-
-
-def _show_damages(console: Console, damages: tuple[Damage, ...]) -> None:
-    for damage in damages:
-        length = "" if damage.length is None else f", {damage.length} bytes"
-        console.print(Text(f"  damage at {damage.offset:#x}{length}: {damage.what}"))
-
-
-def _show(found: _Found, console: Console) -> None:
-    for label, zone in found.zones:
-        inner = zone.zone if isinstance(zone, PanicdumpZone) else zone
-        state = f"{inner.size} of {inner.layout.data_bytes} bytes" if inner.valid else "not valid"
-        state = state if inner.written else "no signature"
-        ecc = f", ECC corrected {inner.corrected_symbols}" if inner.corrected_symbols else ""
-        bad = f", {len(inner.bad_blocks)} blocks beyond repair" if inner.bad_blocks else ""
-        console.print(Text(f"zone {label}: {state}{ecc}{bad}"))
-        _show_damages(console, zone.damages)
-    for item in found.records:
-        if item.frame:
-            name = "-" if item.frame.ordinal is None else str(item.frame.ordinal)
-            notes = [item.frame.state.name.lower()]
-            if item.remains:
-                notes.append("remains of an older panic")
-            if not item.frame.header_intact:
-                notes.append("frame header damaged")
-            console.print(Text(f"\nframe {name} at {item.frame.offset:#x}: {', '.join(notes)}"))
-        if item.record is not None:
-            _show_record(console, item.record)
-        if item.contents is not None:
-            _show_contents(console, item.contents)
-        if item.why_not:
-            console.print(Text(f"  not decoded: {item.why_not}"))
-
-
-def _show_record(console: Console, record: Record) -> None:
-    size = record.record_size_bytes
-    console.print(Text(f"{record.state.value.upper()}  {record.form.value} record, {size:,} bytes"))
-    flags = " ".join(flag_names(record.flags)).lower() or "-"
-    build = f", Linux {record.release}, build id {record.build_id}" if record.release else ""
-    console.print(Text(f"  device {record.device} (id {record.device_id}), driver {record.driver}"))
-    console.print(
-        Text(
-            f"  boot {record.boot_id}, panic {record.sequence}, record {record.index}, "
-            f"flags {flags}, error {record.error}{build}"
-        )
-    )
-    rows = [
-        [
-            str(region.index),
-            region.name,
-            region.kind.name.lower(),
-            f"{region.va:#x}",
-            "-" if region.pa is None else f"{region.pa:#x}",
-            f"{region.size_bytes:,}",
-            f"{region.saved_bytes:,}",
-            "ok" if region.crc_ok else "WRONG",
-            " ".join(flag_names(region.flags)).lower() or "-",
-        ]
-        for region in record.regions
-    ]
-    heads = ["#", "name", "kind", "va", "pa", "size", "saved", "crc", "flags"]
-    _table(console, "  regions", heads, rows)
-    if record.notice:
-        console.print(
-            Text(
-                f"  ramoops: ECC corrected {record.notice.corrected_bytes} bytes, "
-                f"{record.notice.bad_blocks} blocks beyond repair"
-            )
-        )
-    _show_damages(console, record.damages)
-
-
-def _show_contents(console: Console, contents: Contents) -> None:
-    rows = [
-        [
-            str(entry.device_id),
-            entry.driver,
-            entry.device,
-            entry.outcome.name.lower().replace("_", " "),
-            "-" if entry.index is None else str(entry.index),
-            f"{entry.needed_bytes:,}",
-            f"{entry.saved_bytes:,}",
-            str(entry.error),
-        ]
-        for entry in contents.entries
-    ]
-    title = (
-        f"  contents: {contents.nr_records} records of {contents.nr_devices} devices, "
-        f"{contents.used_bytes:,} of {contents.capacity_bytes:,} bytes used, "
-        f"on overflow {contents.on_overflow.name.lower()}"
-    )
-    if contents.walk is not Walk.COMPLETE:
-        title += ", cut short: devices that were not reached may have records"
-    heads = ["id", "driver", "device", "outcome", "record", "needed", "saved", "error"]
-    _table(console, title, heads, rows)
-    _show_damages(console, contents.damages)

@@ -6,14 +6,26 @@ Region data is not in it, only its size and SHA-256; names are escaped as in `la
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from farm.decode.extract import ExtractedRegion
+from farm.decode.findings import Findings, FoundRecord, MemoryFindings
+from farm.decode.pstore_in_memory import FoundRegion
 from farm.formats.contents import Contents
 from farm.formats.layout import Damage, flag_names
 from farm.formats.ramoops import Frame, PanicdumpZone, Zone
 from farm.formats.record import Record, Region
 
-__all__ = ["describe_contents", "describe_frame", "describe_record", "describe_zone"]
+if TYPE_CHECKING:
+    from farm.decode.register_map import RegisterMaps
+
+__all__ = [
+    "describe_contents",
+    "describe_findings",
+    "describe_frame",
+    "describe_record",
+    "describe_zone",
+]
 
 
 def _damages(damages: tuple[Damage, ...]) -> list[dict[str, Any]]:
@@ -127,6 +139,157 @@ def describe_zone(zone: Zone | PanicdumpZone) -> dict[str, Any]:
         "valid": zone.valid,
         "capacity_bytes": zone.layout.data_bytes,
         "corrected_symbols": zone.corrected_symbols,
+        "corrected_blocks": [
+            {"offset": offset, "symbols": symbols} for offset, symbols in zone.corrected_blocks
+        ],
         "bad_blocks": list(zone.bad_blocks),
         "damages": _damages(damages),
+    }
+
+
+def _record(item: FoundRecord, maps: RegisterMaps | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {} if item.record is None else describe_record(item.record)
+    if item.record is not None:
+        entry["registers"] = [
+            {
+                "region": region.name,
+                "offset": value.offset,
+                "name": value.name,
+                "value": f"{value.value:#x}",
+                "fields": value.fields,
+                "before": None if value.before is None else f"{value.before:#x}",
+                "changed": value.changed,
+            }
+            for region in item.record.regions
+            for value in (maps.values_of(item.record, region) if maps else ())
+        ]
+    entry["frame"] = None if item.frame is None else describe_frame(item.frame)
+    entry["contents"] = None if item.contents is None else describe_contents(item.contents)
+    entry["not_decoded"] = item.why_not or None
+    entry["damaged"] = item.damaged
+    return entry
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _ramoops(one: FoundRegion) -> dict[str, Any]:
+    sizes = one.region.sizes
+    return {
+        "paddr": f"{one.paddr:#x}",
+        "layout_from": one.how,
+        "sizes": {
+            name.removesuffix("_bytes"): getattr(sizes, name) for name in type(sizes).__slots__
+        },
+        "linux_version": one.region.linux_version and ".".join(map(str, one.region.linux_version)),
+    }
+
+
+def _extracted(one: ExtractedRegion) -> dict[str, Any]:
+    entry = one.entry
+    return {
+        "device_id": entry.device_id,
+        "driver": entry.driver,
+        "device": entry.device,
+        "region": entry.region,
+        "index": entry.region_index,
+        "kind": entry.kind.name.lower(),
+        "va": f"{entry.va:#x}",
+        "pa": None if entry.pa is None else f"{entry.pa:#x}",
+        "size_bytes": entry.size_bytes,
+        "stable": entry.stable,
+        "found": one.data is not None,
+        "how": one.how,
+        "missing": [{"offset": offset, "length": size} for offset, size in one.missing],
+        "sha256": None if one.data is None else _sha(one.data),
+    }
+
+
+def _memory(one: MemoryFindings) -> dict[str, Any]:
+    kernel, table = one.kernel, one.table
+    info = kernel.vmcoreinfo
+    return {
+        "kind": one.memory.kind,
+        "size_bytes": one.memory.size_bytes,
+        "segments": [
+            {
+                "paddr": None if segment.paddr is None else f"{segment.paddr:#x}",
+                "size_bytes": segment.size_bytes,
+                "name": segment.name or None,
+            }
+            for segment in one.memory.segments
+        ],
+        "release": info.release if info else None,
+        "build_id": info.build_id if info else None,
+        "kernel_offset": None if kernel.moved is None else f"{kernel.moved:#x}",
+        "oddities": kernel.oddities,
+        "table": None
+        if table is None
+        else {
+            "paddr": f"{table.paddr:#x}",
+            "found_by": table.how,
+            "boot_id": table.table.boot_id,
+            "entries": table.table.nr_entries,
+            "damages": _damages(table.damages),
+        },
+        "regions": [_extracted(region) for region in one.regions],
+    }
+
+
+def describe_findings(found: Findings, maps: RegisterMaps | None) -> dict[str, Any]:
+    """Everything, as `farm decode --json` prints it."""
+    zones = [
+        {"zone": zone.label, **describe_zone(zone.zone), "damages": _damages(zone.damages)}
+        for one in found.ramoops
+        for zone in one.region.zones
+    ]
+    if found.single_zone is not None:
+        zones = [{"zone": "panicdump", **describe_zone(found.single_zone)}]
+    files = [
+        {
+            "name": file.name,
+            "size_bytes": len(file.data),
+            "notice_bytes": file.notice_bytes,
+            "time_s": file.time_s,
+            "time_us": file.time_us,
+            "still_compressed": file.still_compressed,
+            "hidden": file.hidden,
+            "sha256": _sha(file.data),
+        }
+        for file in found.files
+    ]
+    if found.storage is not None:
+        zones = [{"zone": kind, "offset": at} for kind, at in found.storage.zones]
+        files = [
+            {"name": file.name, "size_bytes": len(file.data), "sha256": _sha(file.data)}
+            for file in found.storage.files
+        ]
+    layout = found.layout
+    return {
+        "kind": found.kind,
+        "damaged": found.damaged,
+        "ramoops": [_ramoops(one) for one in found.ramoops],
+        "layout": None
+        if layout is None
+        else {
+            "explained": layout.explained,
+            "seen": layout.seen,
+            "predicted": layout.predicted,
+            "doubtful": layout.doubtful,
+        },
+        "zones": zones,
+        "files": files,
+        "salvaged": [
+            {"zone": one.zone.label, "size_bytes": len(one.data), "how": one.how}
+            for one in found.salvaged
+        ],
+        "records": [_record(item, maps) for item in found.records],
+        "log": None
+        if found.log is None
+        else {
+            "text": found.log.text.decode(errors="backslashreplace"),
+            "notice": found.log.notice.decode(),
+        },
+        "memory": None if found.memory is None else _memory(found.memory),
     }

@@ -10,12 +10,8 @@ Left out: ELF32, big-endian, relocations, symbols, extended numbering (e_phnum 0
 from __future__ import annotations
 
 import io
+import mmap
 from dataclasses import dataclass
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import NoteSection, NullSection
-from elftools.elf.segments import NoteSegment
 
 from farm.errors import FormatError
 from farm.formats.layout import Damage, OpenEnum, StructTable, printable
@@ -29,6 +25,7 @@ __all__ = [
     "SegmentType",
     "check_elf",
     "parse_elf",
+    "parse_notes",
 ]
 
 ELF_MAGIC = b"\x7fELF"
@@ -173,7 +170,7 @@ def _align(value: int, to: int) -> int:
     return (value + to - 1) & -to
 
 
-def parse_elf(data: bytes) -> ElfImage:
+def parse_elf(data: bytes | mmap.mmap) -> ElfImage:
     """Read the headers and notes of an ELF64 file; what is damaged becomes a Damage.
 
     Work and memory are linear in the input.  Raises FormatError when the input is shorter than the
@@ -252,7 +249,7 @@ def parse_elf(data: bytes) -> ElfImage:
 
 
 def _sections(
-    data: bytes, places: list[int], names_index: int, damages: list[Damage]
+    data: bytes | mmap.mmap, places: list[int], names_index: int, damages: list[Damage]
 ) -> list[Section]:
     names_start = names_end = 0
     if names_index < len(places):
@@ -285,7 +282,9 @@ def _sections(
     return sections
 
 
-def _notes(data: bytes, start: int, size_bytes: int, damages: list[Damage]) -> list[Note]:
+def _notes(
+    data: bytes | mmap.mmap, start: int, size_bytes: int, damages: list[Damage]
+) -> list[Note]:
     end = start + size_bytes
     if end > len(data):
         damages.append(
@@ -319,12 +318,23 @@ def _notes(data: bytes, start: int, size_bytes: int, damages: list[Damage]) -> l
     return notes
 
 
+def parse_notes(data: bytes) -> list[Note]:
+    """The notes that `data` is made of, as far as they are whole."""
+    return _notes(data, 0, len(data), [])
+
+
 def check_elf(data: bytes) -> list[str]:
     """What pyelftools dislikes about a record in ELF form; empty when it is a clean core file.
 
     Meant for records that decoded as intact: a second reader's opinion on the ELF wrapping.
     Raises FormatError when pyelftools cannot open the input at all.
     """
+    # Only this needs the library: who looks through a gigabyte must not wait for it first.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import NoteSection, NullSection
+    from elftools.elf.segments import NoteSegment
+
     complaints: list[str] = []
     try:
         elf = ELFFile(io.BytesIO(data))

@@ -8,6 +8,7 @@ Left out: big-endian layouts and bit fields; no format of panicdump has either.
 from __future__ import annotations
 
 import enum
+import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class StructTable:
         """Field names in order of offset."""
         return self._names
 
-    def unpack(self, data: bytes, offset: int = 0) -> Values:
+    def unpack(self, data: bytes | mmap.mmap, offset: int = 0) -> Values:
         """Unpack the structure at `offset`.
 
         Raises FormatError, with the offset of the structure, when the input ends inside it.

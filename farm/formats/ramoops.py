@@ -11,7 +11,6 @@ for outside what the header calls valid, and marked as such.
 from __future__ import annotations
 
 import enum
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from farm.formats.record import COMMIT, HEADER, RECORD_MAGIC
 
 __all__ = [
     "PANICDUMP_SIGNATURE",
-    "DmesgText",
     "Frame",
     "FrameState",
     "PanicdumpZone",
@@ -35,11 +33,12 @@ __all__ = [
     "ZoneKind",
     "ZoneLayout",
     "ZonePlace",
-    "decode_dmesg",
     "decode_panicdump_zone",
     "decode_zone",
+    "mended_data",
     "place_zones",
     "signature_of",
+    "walk_frames",
     "zone_layout",
 ]
 
@@ -51,9 +50,6 @@ ZONE_HEADER = StructTable("zone header", 12, ((0, "I", "sig"), (4, "I", "start")
 FRAME_HEADER = StructTable(
     "frame header", 16, ((0, "I", "magic"), (4, "I", "size"), (8, "I", "state"), (12, "I", "crc"))
 )
-
-_DMESG_HEADER = re.compile(rb"====(-?\d{1,20})\.(\d{1,10})(?:-([CD]))?\n")
-MAX_DMESG_BYTES = 4 << 20
 
 
 class ZoneKind(enum.StrEnum):
@@ -119,9 +115,10 @@ class Zone:
 
     `start` and `size` are as (corrected and) stored; `written` tells whether the signature is this
     zone's, `valid` whether start and size are possible too.  `contents` are the valid bytes in
-    order of writing, corrected; None without a valid header.  `corrected_symbols` and
-    `bad_blocks` (offsets from the zone's start, 0 for the header) are counted as the kernel counts
-    them: over the header and the blocks that hold valid bytes.  Damages are from the zone's start.
+    order of writing, corrected; None without a valid header.  `corrected_blocks` (offset, symbols)
+    and `bad_blocks` (offsets), from the zone's start and 0 for the header, are those that the
+    kernel looks at: the header and the blocks that hold valid bytes.  Damages are from the zone's
+    start.
     """
 
     size_bytes: int
@@ -132,9 +129,14 @@ class Zone:
     written: bool
     valid: bool
     contents: bytes | None
-    corrected_symbols: int
+    corrected_blocks: tuple[tuple[int, int], ...]
     bad_blocks: tuple[int, ...]
     damages: tuple[Damage, ...]
+
+    @property
+    def corrected_symbols(self) -> int:
+        """Bytes corrected in all, those of the parity included, as the kernel counts them."""
+        return sum(symbols for _, symbols in self.corrected_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +167,6 @@ class PanicdumpZone:
     zone: Zone
     frames: tuple[Frame, ...]
     damages: tuple[Damage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DmesgText:
-    """What a dmesg zone holds; `complete` is False when compressed text could not be unpacked."""
-
-    time_s: int
-    time_us: int
-    compressed: bool
-    complete: bool
-    text: bytes
 
 
 def signature_of(kind: ZoneKind, *, linux_version_code: int = 0) -> int:
@@ -267,46 +258,32 @@ class _Area:
     def __init__(self, data: bytes, layout: ZoneLayout, ecc_size_bytes: int) -> None:
         self.layout = layout
         self.data = bytearray(data[layout.data_offset :][: layout.data_bytes])
-        self._ecc = ecc_size_bytes
-        self._parity = data[layout.parity_offset : layout.header_parity_offset]
-        self._pending: set[int] = set()
-        self._bad: set[int] = set()
+        self._found: dict[int, tuple[bytes, int] | None] = {}
         if ecc_size_bytes:
             used = -(-layout.data_bytes // ecc.BLOCK_BYTES) * ecc_size_bytes
-            self._pending = set(
-                ecc.damaged_blocks(bytes(self.data), self._parity[:used], ecc_size_bytes)
-            )
+            parity = data[layout.parity_offset : layout.header_parity_offset][:used]
+            self._found = ecc.solve(bytes(self.data), parity, ecc_size_bytes)
 
-    def correct(self, start: int, end: int) -> tuple[int, tuple[int, ...]]:
+    def correct(self, start: int, end: int) -> tuple[dict[int, int], tuple[int, ...]]:
         """Correct the blocks of data[start:end].
 
-        Returns the symbols corrected by this call and the offsets, from the zone's start, of those
-        of these blocks that are beyond repair.
+        Returns the symbols that are wrong in these blocks and the blocks beyond repair, by their
+        offset from the zone's start.
         """
-        if not self._ecc or start >= end:
-            return 0, ()
-        symbols = 0
-        blocks = range(start // ecc.BLOCK_BYTES, -(-end // ecc.BLOCK_BYTES))
-        for number in blocks:
-            if number not in self._pending:
+        if not self._found or start >= end:
+            return {}, ()
+        corrected, bad = {}, []
+        for number in range(start // ecc.BLOCK_BYTES, -(-end // ecc.BLOCK_BYTES)):
+            if number not in self._found:
                 continue
-            self._pending.discard(number)
             at = number * ecc.BLOCK_BYTES
-            fixed = ecc.correct_block(
-                bytes(self.data[at : at + ecc.BLOCK_BYTES]),
-                self._parity[number * self._ecc : (number + 1) * self._ecc],
-            )
+            fixed = self._found[number]
             if fixed is None:
-                self._bad.add(number)
+                bad.append(self.layout.data_offset + at)
             else:
                 self.data[at : at + len(fixed[0])] = fixed[0]
-                symbols += fixed[1]
-        bad = tuple(
-            self.layout.data_offset + number * ecc.BLOCK_BYTES
-            for number in blocks
-            if number in self._bad
-        )
-        return symbols, bad
+                corrected[self.layout.data_offset + at] = fixed[1]
+        return corrected, tuple(bad)
 
 
 def decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> Zone:
@@ -317,17 +294,25 @@ def decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> Zone:
     return _decode_zone(bytes(data), ecc_size_bytes, signature)[0]
 
 
+def mended_data(data: bytes, ecc_size_bytes: int) -> bytes:
+    """The whole data area of a zone, whatever its header says, corrected where that is possible."""
+    area = _Area(bytes(data), zone_layout(len(data), ecc_size_bytes), ecc_size_bytes)
+    area.correct(0, area.layout.data_bytes)
+    return bytes(area.data)
+
+
 def _decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> tuple[Zone, _Area]:
     layout = zone_layout(len(data), ecc_size_bytes)
     damages: list[Damage] = []
-    symbols, bad = 0, []
+    corrected: list[tuple[int, int]] = []
+    bad: list[int] = []
     head = data[: ZONE_HEADER.size_bytes]
     if ecc_size_bytes:
         fixed = ecc.correct(
             head, data[layout.header_parity_offset :][:ecc_size_bytes], ecc_size_bytes
         )
-        head, symbols = fixed.data, fixed.symbols
-        bad = list(fixed.uncorrectable)
+        head = fixed.data
+        corrected, bad = list(fixed.corrected), list(fixed.uncorrectable)
     values = ZONE_HEADER.unpack(head)
     start, size = values.number("start"), values.number("size")
     written = values.number("sig") == signature
@@ -339,8 +324,8 @@ def _decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> tuple[Zone
     area = _Area(data, layout, ecc_size_bytes)
     contents = None
     if valid:
-        count, blocks = area.correct(0, size)
-        symbols += count
+        mended, blocks = area.correct(0, size)
+        corrected += mended.items()
         bad += blocks
         content = bytes(area.data[:size])
         contents = content[start:] + content[:start]
@@ -352,7 +337,7 @@ def _decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> tuple[Zone
             damages.append(Damage(0, ZONE_HEADER.size_bytes, "zone header beyond repair"))
     elif not written:
         # Memory that was never a zone fails its ECC too: that is no finding.
-        symbols, bad = 0, []
+        corrected, bad = [], []
     zone = Zone(
         size_bytes=len(data),
         layout=layout,
@@ -362,7 +347,7 @@ def _decode_zone(data: bytes, ecc_size_bytes: int, signature: int) -> tuple[Zone
         written=written,
         valid=valid,
         contents=contents,
-        corrected_symbols=symbols,
+        corrected_blocks=tuple(corrected),
         bad_blocks=tuple(bad),
         damages=tuple(sorted(damages)),
     )
@@ -389,6 +374,16 @@ def decode_panicdump_zone(data: bytes, ecc_size_bytes: int) -> PanicdumpZone:
             Damage(0, ZONE_HEADER.size_bytes, f"zone header lost, {len(frames)} frames found")
         )
     return PanicdumpZone(zone, tuple(frames), tuple(sorted({*zone.damages, *damages})))
+
+
+def walk_frames(data: bytes, extent: int, data_offset: int) -> Iterator[Frame]:
+    """Frames of a zone's data without ECC, of which `extent` bytes are valid."""
+    layout = ZoneLayout(0, len(data), 0, len(data), len(data))
+    area = _Area(data, layout, 0)
+    area.layout = ZoneLayout(
+        data_offset, len(data), 0, data_offset + len(data), data_offset + len(data)
+    )
+    yield from _walk(area, 0, extent, within=True, damages=[])
 
 
 def _walk(
@@ -489,29 +484,3 @@ def _headless(area: _Area, at: int, follower: int, *, within: bool) -> Frame | N
         data=bytes(area.data[data_at : data_at + size]),
         bad_blocks=bad,
     )
-
-
-def decode_dmesg(contents: bytes) -> DmesgText | None:
-    """Split what a dmesg zone holds into its text header and body; None without such a header.
-
-    A compressed body is unpacked, to 4 MiB at most.
-    """
-    match = _DMESG_HEADER.match(contents)
-    if match is None:
-        return None
-    body, compressed, complete = contents[match.end() :], match[3] == b"C", True
-    if compressed:
-        unpacker = zlib.decompressobj(wbits=-15)
-        text = bytearray()
-        try:
-            # Small steps keep what came out before a damaged place.
-            for at in range(0, len(body), 256):
-                piece = unpacker.unconsumed_tail + body[at : at + 256]
-                text += unpacker.decompress(piece, MAX_DMESG_BYTES - len(text) or 1)
-                if len(text) >= MAX_DMESG_BYTES:
-                    break
-        except zlib.error:
-            complete = False
-        complete = complete and unpacker.eof
-        body = bytes(text[:MAX_DMESG_BYTES])
-    return DmesgText(int(match[1]), int(match[2]), compressed, complete, body)

@@ -83,7 +83,7 @@ def test_damage_ends_with_1_and_is_placed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, b"Panic#1 Part1\n")
+    path = written(tmp_path, bytes(range(256)))
     with pytest.raises(FormatError, match="capture: offset 0") as caught:
         run(path)
     assert caught.value.exit_code == 2
@@ -153,14 +153,14 @@ def test_extracted_files_are_named_by_number_only(tmp_path: Path) -> None:
     )
     path = written(tmp_path, encode_record(evil))
     folder = tmp_path / "out"
-    assert run(path, "--extract", folder)[0] == 0
+    assert run(path, "--regions", folder)[0] == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         "record-0-region-0.bin": b"first",
         "record-0-region-1.bin": b"",
     }
     assert {file.name for file in tmp_path.iterdir()} == {"capture", "out"}
     with pytest.raises(UsageError, match="exists already"):
-        run(path, "--extract", folder)
+        run(path, "--regions", folder)
 
 
 def test_names_are_neither_markup_nor_escape_sequences(tmp_path: Path) -> None:

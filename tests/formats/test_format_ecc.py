@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reedsolo import ReedSolomonError, RSCodec
 
 from farm.errors import UsageError
-from farm.formats.ecc import BLOCK_BYTES, correct, correct_block, damaged_blocks, parity
+from farm.formats.ecc import BLOCK_BYTES, correct, damaged_blocks, parity, solve
 
 DATA = bytes(index * 7 % 256 for index in range(1000))
 EXPONENTS = [1]
@@ -71,7 +74,37 @@ def test_a_block_beyond_repair_is_named_and_left_alone() -> None:
     assert fixed.data[:256] == DATA[:256]
     assert fixed.data[256:280] == broken[256:280]
     assert damaged_blocks(bytes(broken), parity(DATA, 16), 16) == (0, 2)
-    assert correct_block(bytes(broken[256:384]), parity(DATA, 16)[32:48]) is None
+    assert solve(bytes(broken), parity(DATA, 16), 16) == {0: (DATA[:128], 1), 2: None}
+
+
+@pytest.mark.parametrize("ecc_bytes", [2, 8, 16, 32, 127])
+def test_another_implementation_decides_the_same(ecc_bytes: int) -> None:
+    """From no error to more than can be mended, in full and short blocks, parity included."""
+    chance = random.Random(ecc_bytes)
+    other = RSCodec(ecc_bytes, fcr=0, prim=0x11D, generator=2)
+    data = bytearray(chance.randbytes(60 * BLOCK_BYTES + chance.randrange(1, BLOCK_BYTES)))
+    stored = bytearray(parity(bytes(data), ecc_bytes))
+    for number in range(61):
+        length = min(BLOCK_BYTES, len(data) - number * BLOCK_BYTES)
+        wanted = min(length + ecc_bytes, chance.randrange(ecc_bytes // 2 + 4))
+        for place in chance.sample(range(length + ecc_bytes), wanted):
+            if place < length:
+                data[number * BLOCK_BYTES + place] ^= chance.randrange(1, 256)
+            else:
+                stored[number * ecc_bytes + place - length] ^= chance.randrange(1, 256)
+    ours = solve(bytes(data), bytes(stored), ecc_bytes)
+    refused = 0
+    for number in range(61):
+        word = bytes(data[number * BLOCK_BYTES :][:BLOCK_BYTES])
+        word += bytes(stored[number * ecc_bytes :][:ecc_bytes])
+        try:
+            message, _, places = other.decode(word)
+        except ReedSolomonError:
+            refused += 1
+            assert ours[number] is None
+            continue
+        assert ours.get(number) == ((bytes(message), len(places)) if places else None)
+    assert refused
 
 
 def test_nothing_is_in_order() -> None:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.errors import FormatError, UsageError
+from farm.formats.dmesg import decode_dmesg
 from farm.formats.encode import encode_frames, encode_record, encode_zone
 from farm.formats.ramoops import (
     PANICDUMP_SIGNATURE,
     FrameState,
     RamoopsSizes,
     ZoneKind,
-    decode_dmesg,
     decode_panicdump_zone,
     decode_zone,
     place_zones,

@@ -1,0 +1,218 @@
+"""Writes what was found to files, whose names are made here: a board's names are never paths."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from farm.decode.findings import Findings
+from farm.decode.landmarks import Progress
+from farm.decode.vmcore import PRSTATUS_BYTES, crash_option, write_vmcore
+from farm.errors import UsageError
+from farm.formats.encode import NewRecord, NewRegion, encode_record
+from farm.formats.ramoops import FrameState
+from farm.formats.record import Form, Record, Region, RegionKind
+from farm.formats.region import ecc_notice
+
+__all__ = ["extract_files", "write_elf", "write_regions"]
+
+SALVAGE_FOLDER = "not-in-pstore"
+_CPU_LINE = re.compile(rb"CPU: (\d{1,4}) ")
+_PANIC_LINE = b"Kernel panic - not syncing"
+_MAX_CPUS = 1024
+_PAGE = 4096
+
+
+def _write_all(folder: Path, files: Iterable[tuple[str, bytes]]) -> int:
+    count = 0
+    try:
+        for name, data in files:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as out:
+                out.write(data)
+            count += 1
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"{error.filename} exists already", "Name an empty folder.") from error
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
+    return count
+
+
+def extract_files(found: Findings, folder: Path) -> int:
+    """Write each file that pstorefs shows, under its name there; returns how many.
+
+    What the kernel would not show goes to a folder of its own inside.
+    """
+    return _write_all(folder, _files(found))
+
+
+def _files(found: Findings) -> Iterable[tuple[str, bytes]]:
+    several = len(found.ramoops) > 1
+    for number, one in enumerate(found.ramoops):
+        prefix = f"region-{number}/" if several else ""
+        for file in found.files:
+            if file.zone in one.region.zones:
+                place = f"{SALVAGE_FOLDER}/" if file.hidden else ""
+                yield f"{prefix}{place}{file.name}", file.data
+        for left in found.salvaged:
+            if left.zone in one.region.zones:
+                kind, index = left.zone.place.kind.value, left.zone.place.index
+                yield f"{prefix}{SALVAGE_FOLDER}/{kind}-{index}", left.data
+    if found.storage is not None:
+        yield from ((file.name, file.data) for file in found.storage.files)
+    for number, item in enumerate(found.records):
+        frame = item.frame
+        if frame is None or (frame.ordinal is not None and found.single_zone is None):
+            continue
+        shown = frame.ordinal is not None and frame.state is FrameState.LIVE and frame.data
+        if shown and found.single_zone is not None:
+            zone = found.single_zone.zone
+            notice = ecc_notice(zone, found.single_ecc_bytes)
+            yield f"panicdump-ramoops-{frame.ordinal}", frame.data + notice
+        else:
+            yield f"{SALVAGE_FOLDER}/panicdump-frame-{number}", frame.data
+    if found.log is not None:
+        yield "log", found.log.text
+
+
+def _bytes_of(record: Record) -> bytes:
+    """A record as it would be written today, in ELF form, without what was damaged around it."""
+    new = NewRecord(
+        driver=record.driver_raw.rstrip(b"\0"),
+        device=record.device_raw.rstrip(b"\0"),
+        kind=int(record.kind),
+        sequence=record.sequence,
+        device_id=record.device_id,
+        index=record.index,
+        time_ns=record.time_ns,
+        uptime_ns=record.uptime_ns,
+        error=record.error,
+        priority=record.priority,
+        flags=int(record.flags),
+        boot_id=uuid.UUID(record.boot_id),
+        regions=[
+            NewRegion(
+                name=region.name_raw.rstrip(b"\0"),
+                data=region.data,
+                kind=int(region.kind),
+                va=region.va,
+                pa=region.pa,
+                size_bytes=region.size_bytes,
+                width_bytes=region.width_bytes,
+                stride_bytes=region.stride_bytes,
+                note_type=region.note_type,
+                flags=int(region.flags),
+                error=region.error,
+            )
+            for region in record.regions
+        ],
+    )
+    build_id = bytes.fromhex(record.build_id) if record.build_id else None
+    return encode_record(new, Form.ELF, release=record.release or "", build_id=build_id)
+
+
+def write_regions(found: Findings, folder: Path) -> int:
+    """Write the bytes of each region of each record, or of the table's; returns how many."""
+    return _write_all(folder, _regions(found))
+
+
+def _regions(found: Findings) -> Iterable[tuple[str, bytes]]:
+    for number, item in enumerate(found.records):
+        for region in item.record.regions if item.record else ():
+            yield f"record-{number}-region-{region.index}.bin", region.data
+    for one in found.memory.regions if found.memory else ():
+        if one.data is not None:
+            entry = one.entry
+            yield f"device-{entry.device_id}-region-{entry.region_index}.bin", one.data
+
+
+def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> str:
+    """Write memory as a vmcore, or the only record in ELF form; returns what was done, in words."""
+    if found.memory is not None:
+        registers = panic_registers(found)
+        size = write_vmcore(
+            found.memory.memory,
+            found.memory.kernel,
+            out,
+            registers,
+            progress,
+            stacks=_saved_stacks(found) if registers else (),
+        )
+        with_registers = f", registers of CPU {len(registers) - 1}" if registers else ""
+        option = crash_option(found.memory.kernel)
+        for_crash = f"; for crash: {option}" if option else ""
+        return f"vmcore of {size:,} bytes{with_registers}{for_crash}"
+    records = [item.record for item in found.records if item.record is not None]
+    if len(records) != 1:
+        raise UsageError(f"--elf takes memory or one record, this holds {len(records)}")
+    _write_all(out.parent, [(out.name, _bytes_of(records[0]))])
+    return "record in ELF form"
+
+
+def panic_registers(found: Findings) -> list[bytes]:
+    """NT_PRSTATUS by processor: of the dump itself, or that of the record of the CPU that panicked.
+
+    A processor whose registers nothing has saved has zeros, so that the others keep their number.
+    """
+    assert found.memory is not None
+    own = [
+        note.desc
+        for note in found.memory.memory.notes
+        if (note.name_raw, note.type, len(note.desc)) == (b"CORE", 1, PRSTATUS_BYTES)
+    ]
+    if own:
+        return own
+    saved = [
+        region.data
+        for region in _cpu_regions(found)
+        if region.note_type == 1 and len(region.data) == PRSTATUS_BYTES
+    ]
+    if not saved:
+        return []
+    return [bytes(PRSTATUS_BYTES)] * _panic_cpu(found) + [saved[-1]]
+
+
+def _cpu_regions(found: Findings) -> Iterable[Region]:
+    """The regions of the record of the CPU that panicked."""
+    for item in found.records:
+        if item.record is not None and not item.remains and item.record.driver == "cpu":
+            yield from item.record.regions
+
+
+def _saved_stacks(found: Findings) -> list[tuple[int, bytes]]:
+    """The stacks in that record, page by page, by physical address."""
+    assert found.memory is not None
+    translation = found.memory.kernel.translation(found.memory.memory)
+    pieces = []
+    for region in _cpu_regions(found):
+        if region.kind is not RegionKind.BUFFER or translation is None:
+            continue
+        at = 0
+        while at < len(region.data):
+            size = min(_PAGE - (region.va + at) % _PAGE, len(region.data) - at)
+            paddr = translation.translate(region.va + at)
+            if paddr is not None:
+                pieces.append((paddr, region.data[at : at + size]))
+            at += size
+    return pieces
+
+
+def _panic_cpu(found: Findings) -> int:
+    """Which processor panicked: by the kernel's own variable, else by what it logged."""
+    assert found.memory is not None
+    kernel, memory = found.memory.kernel, found.memory.memory
+    va = kernel.address_of("panic_cpu")
+    paddr = None if va is None else kernel.image_paddr(va)
+    raw = None if paddr is None else memory.read(paddr, 4)
+    if raw is not None and (number := int.from_bytes(raw, "little", signed=True)) >= 0:
+        return min(number, _MAX_CPUS)
+    for file in found.files:
+        at = file.data.rfind(_PANIC_LINE)
+        match = _CPU_LINE.search(file.data, at) if at >= 0 else None
+        if match is not None:
+            return min(int(match[1]), _MAX_CPUS)
+    return 0

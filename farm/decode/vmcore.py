@@ -1,0 +1,157 @@
+"""Writes a dump as an ELF core that drgn, crash and gdb open.
+
+Source: fs/proc/vmcore.c and kernel/vmcore_info.c of Linux 6.12 for what such a file has;
+struct elf_prstatus of arm64, 392 bytes.
+Left out: registers of processors that nothing has saved.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from farm.decode.kernel import Kernel
+from farm.decode.memory import FileSource, Memory
+from farm.errors import UsageError
+
+__all__ = ["NT_PRSTATUS", "PRSTATUS_BYTES", "crash_option", "write_vmcore"]
+
+Progress = Callable[[int, int], None]
+
+PRSTATUS_BYTES = 392
+NT_PRSTATUS = 1
+_EM_AARCH64 = 183
+_PAGE = 4096
+_CHUNK_BYTES = 1 << 20
+_WORD = (1 << 64) - 1
+
+
+def _note(name: bytes, kind: int, desc: bytes) -> bytes:
+    name += b"\0"
+    padded = name.ljust(-(-len(name) // 4) * 4, b"\0") + desc.ljust(-(-len(desc) // 4) * 4, b"\0")
+    return struct.pack("<3I", len(name), len(desc), kind) + padded
+
+
+def vmcoreinfo_text(kernel: Kernel) -> bytes:
+    """The text for the note; lines that debuggers need and the kernel left out are added."""
+    if kernel.vmcoreinfo is None:
+        return b""
+    text = kernel.vmcoreinfo.text
+    if not text.endswith(b"\n"):
+        text += b"\n"
+    if kernel.voffset is not None and "NUMBER(kimage_voffset)" not in kernel.vmcoreinfo.values:
+        text += f"NUMBER(kimage_voffset)={kernel.voffset:#x}\n".encode()
+    if kernel.moved is not None and "KERNELOFFSET" not in kernel.vmcoreinfo.values:
+        text += f"KERNELOFFSET={kernel.moved:x}\n".encode()
+    return text
+
+
+def _linear(kernel: Kernel, paddr: int) -> int:
+    """Virtual address of memory in the kernel's linear map; 0 if that is not known."""
+    info = kernel.vmcoreinfo
+    if info is None:
+        return 0
+    offset, bits = info.number("PHYS_OFFSET"), info.number("VA_BITS")
+    if offset is None or bits is None or not 36 <= bits <= 52:
+        return 0
+    return (paddr - offset) & _WORD | _WORD & -(1 << bits)
+
+
+def crash_option(kernel: Kernel) -> str:
+    """The option that crash 8.0 wants beside the file; nothing if it wants none.
+
+    A kernel that was built for more bits of address than the processor has gives its PHYS_OFFSET
+    for the former, while crash takes it for the latter.
+    """
+    info = kernel.vmcoreinfo
+    offset = info.number("PHYS_OFFSET") if info else None
+    built, unused = (info.number("VA_BITS"), info.number("TCR_EL1_T1SZ")) if info else (None, None)
+    if offset is None or built is None or unused is None or not 0 < 64 - unused < built <= 52:
+        return ""
+    moved = (1 << built) - (1 << 64 - unused)
+    return f"--machdep phys_offset={offset + moved & _WORD:#x}"
+
+
+def write_vmcore(
+    memory: Memory,
+    kernel: Kernel,
+    out: Path,
+    registers: list[bytes],
+    progress: Progress | None = None,
+    *,
+    stacks: Sequence[tuple[int, bytes]] = (),
+) -> int:
+    """Write the core file; returns its size in bytes.
+
+    `registers` are NT_PRSTATUS by processor, from 0 on.  `stacks` are (physical address, bytes) of
+    stacks as they were when the registers were saved: the kernel went on from there, and what
+    memory holds now no longer fits them.  Pages of zeros become holes.  Raises UsageError when the
+    file exists already or cannot be written.
+    """
+    segments = memory.located
+    notes = b"".join(_note(b"CORE", NT_PRSTATUS, one) for one in registers)
+    if text := vmcoreinfo_text(kernel):
+        notes += _note(b"VMCOREINFO", 0, text)
+    headers = 64 + 56 * (len(segments) + 1)
+    data_at = -(-(headers + len(notes)) // _PAGE) * _PAGE
+    head = b"\x7fELF\2\1\1" + bytes(9)
+    head += struct.pack(
+        "<2HI3QI6H", 4, _EM_AARCH64, 1, 0, 64, 0, 0, 64, 56, len(segments) + 1, 0, 0, 0
+    )
+    head += struct.pack("<2I6Q", 4, 0, headers, 0, 0, len(notes), len(notes), 4)
+    at = data_at
+    for segment in segments:
+        paddr, size = segment.paddr or 0, segment.size_bytes
+        vaddr = segment.vaddr or _linear(kernel, paddr)
+        # No alignment, as in /proc/vmcore: by that crash knows such a file from a netdump.
+        head += struct.pack("<2I6Q", 1, 7, at, vaddr, paddr, size, size, 0)
+        at += -(-size // _PAGE) * _PAGE
+    try:
+        file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}") from error
+    try:
+        os.pwrite(file, head + notes, 0)
+        os.ftruncate(file, at)
+        _copy(memory, file, data_at, progress)
+        for paddr, data in stacks:
+            _put(memory, file, data_at, paddr, data)
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}") from error
+    finally:
+        os.close(file)
+    return at
+
+
+def _put(memory: Memory, file: int, at: int, paddr: int, data: bytes) -> None:
+    for segment in memory.located:
+        begin = max(paddr, segment.paddr or 0)
+        end = min(paddr + len(data), segment.end)
+        if begin < end:
+            os.pwrite(file, data[begin - paddr : end - paddr], at + begin - (segment.paddr or 0))
+        at += -(-segment.size_bytes // _PAGE) * _PAGE
+
+
+def _copy(memory: Memory, file: int, at: int, progress: Progress | None) -> None:
+    buffer = bytearray(_CHUNK_BYTES)
+    zeros = bytes(_CHUNK_BYTES)
+    done = 0
+    for segment in memory.located:
+        offset = 0
+        while offset < segment.size_bytes:
+            if isinstance(segment.source, FileSource):
+                data = segment.source.next_data(segment.offset + offset) - segment.offset
+                offset = max(offset, min(data, segment.size_bytes))
+            view = memoryview(buffer)[: min(_CHUNK_BYTES, segment.size_bytes - offset)]
+            if not view:
+                break
+            segment.source.read_into(segment.offset + offset, view)
+            if view != zeros[: len(view)]:
+                os.pwrite(file, view, at + offset)
+            offset += len(view)
+            if progress is not None:
+                progress(done + offset, memory.size_bytes)
+        done += segment.size_bytes
+        at += -(-segment.size_bytes // _PAGE) * _PAGE

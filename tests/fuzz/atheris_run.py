@@ -1,0 +1,61 @@
+"""Coverage-guided fuzzing: python -m tests.fuzz.atheris_run TARGET [SECONDS]
+
+`make fuzz` runs every target, ten minutes each. An input that crashes, takes more than a second for
+a mebibyte or more than 1 GiB of memory is left in .fuzz/TARGET/; cut down and moved to
+tests/fuzz/corpus/TARGET/, it is replayed by `make test` from then on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["farm"]):
+    from tests.fuzz.targets import TARGETS, budget_s
+
+CORPUS = Path(__file__).parent / "corpus"
+SCRATCH = Path(".fuzz")
+MAX_BYTES = 64 << 10
+MEMORY_MIB = 1024
+# libFuzzer's own time-out is for hangs: slowness is measured here, against the input's size.
+HANG_S = 20
+
+
+def main() -> None:
+    """Fuzz one target for so long."""
+    name, seconds = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "600"
+    target = TARGETS[name]
+
+    def run(data: bytes) -> None:
+        begin = time.process_time()
+        target(data)
+        took_s = time.process_time() - begin
+        # Instrumented code is several times slower.
+        if took_s > 4 * budget_s(len(data)):
+            raise RuntimeError(f"{took_s:.2f} s for {len(data)} bytes")
+
+    found = SCRATCH / name
+    found.mkdir(parents=True, exist_ok=True)
+    seeds = CORPUS / name
+    seeds.mkdir(parents=True, exist_ok=True)
+    arguments = [
+        sys.argv[0],
+        f"-max_total_time={seconds}",
+        f"-max_len={MAX_BYTES}",
+        f"-rss_limit_mb={MEMORY_MIB}",
+        f"-timeout={HANG_S}",
+        f"-artifact_prefix={found}/crash-",
+        "-print_final_stats=1",
+        str(found),
+        str(seeds),
+    ]
+    # New inputs go to the scratch folder; crashes beside them.
+    atheris.Setup(arguments, run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
