@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from farm.judge.board import judge_board
 from farm.judge.case import Case, board_finding
 from farm.judge.channels import read_channels
-from farm.judge.device import judge_device, judge_unexpected
+from farm.judge.device import AS_WANTED, judge_device, judge_unexpected
 from farm.judge.dump import Dump, read_dump
 from farm.judge.names import shown
 from farm.judge.policy import unmatched
@@ -155,6 +155,9 @@ def _why(
         devices = "the one registered device" if count == 1 else f"all {count} registered devices"
         if case.cycle.expect is Expect.NONE:
             return f"no record of {devices}, as the scenario wants it"
+        if case.cycle.expect is Expect.PARTIAL:
+            missing = sum(row.why.startswith(AS_WANTED) for row in rows)
+            return f"{count - missing} devices intact, {missing} not, {AS_WANTED}"
         by_crc = sum(row.why.endswith("by CRC only") for row in rows)
         note = f", {by_crc} of them checked by CRC only" if by_crc else ""
         return f"{devices} intact{note}"
