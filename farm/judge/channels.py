@@ -25,7 +25,9 @@ from farm.judge.case import zone_finding
 from farm.judge.names import shown
 from farm.model import Capture, CycleInput, Finding, FindingKind, Manifest, Ramoops, Verdict
 
-__all__ = ["Channels", "read_channels"]
+__all__ = ["TABLE", "Channels", "read_channels"]
+
+TABLE = "table"
 
 PSTOREFS = "pstorefs"
 _PREFIX = "panicdump-"
@@ -92,7 +94,7 @@ def _intact(data: bytes) -> bool:
 
 def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
     """Decode the raw captures of ``cycle`` and compare all channels; never raises for bad bytes."""
-    raw = [one for one in cycle.captures if one.paddr is not None]
+    raw = [one for one in cycle.captures if one.paddr is not None and one.channel != TABLE]
     manifest = cycle.manifest
     if not raw or manifest is None or manifest.ramoops is None:
         return Channels(cycle.captures, read_capture)

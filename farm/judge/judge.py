@@ -21,6 +21,7 @@ from farm.judge.case import Case, board_finding
 from farm.judge.channels import read_channels
 from farm.judge.device import AS_WANTED, judge_device, judge_unexpected
 from farm.judge.dump import Dump, read_dump
+from farm.judge.memory_table import judge_table
 from farm.judge.names import shown
 from farm.judge.policy import unmatched
 from farm.judge.zone import corrected_symbols, judge_zone, records_bytes
@@ -98,7 +99,8 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
     never_registered = unmatched(cycle.policy, case.manifest.devices)
     rows.extend(_never_registered(pattern) for pattern in never_registered)
     zone = judge_zone(case, all_intact=all_intact, never_registered=never_registered)
-    findings = [*board.findings, *channels.findings, *zone, *findings]
+    table = judge_table(cycle, read_capture)
+    findings = [*board.findings, *channels.findings, *zone, *table, *findings]
     verdict = _verdict(findings, rows, bench=board.bench)
     contents = None if dump.contents is None else dump.contents.contents
     return CycleVerdict(

@@ -143,6 +143,10 @@ class Daemon:
         elif command == "press":
             button = {"fastboot": self._board.fastboot_key, "edl": self._board.edl_strap}
             await button[request["button"]].switch_relay(request["on"])
+        elif command == "boot-with":
+            self._board.boot_with(request["append"], request["ecc_size_bytes"], request["boots"])
+        elif command == "reset":
+            await self._board.reset()
         elif command == "clear":
             await self._board.clear_faults()
         elif command == "down":
