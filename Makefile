@@ -12,13 +12,18 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256s
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 ENV := devices/virtual.yaml
+# The boards that `make validation` works on side by side.
+ENVS := devices/virtual.yaml,devices/virtual-2.yaml
+CYCLES := 500
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages build demo test lint kernel-check bench clean
+.PHONY: help setup packages build demo test validation soak lint kernel-check bench clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
 	@echo "make test          set-up, then all checks and tests"
+	@echo "make validation    every scenario of the catalogue, on two virtual boards (ENVS=...)"
+	@echo "make soak          500 panics in a row (CYCLES=...): leaks, and errors nobody explains"
 	@echo "make setup         Debian packages and the virtual environment"
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
 	@echo "make kernel-check  the series: checkpatch, a build per patch, KUnit"
@@ -60,13 +65,19 @@ kernel-check: setup
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 
-# Three parts: what needs no board, what starts virtual boards of its own, and the validation
-# suite on the board that the environment names.
+validation: build
+	$(VENV)/bin/pytest --lg-env $(ENVS)
+
+soak: build
+	$(VENV)/bin/python -m tests.figures.soak --lg-env $(ENV) --cycles $(CYCLES)
+
+# Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
+# the validation suite on the boards that the environments name.
 test: lint build
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml
-	$(VENV)/bin/pytest --lg-env $(ENV) --junit-xml=.test-results/validation.xml
+	$(VENV)/bin/pytest -m quick --lg-env $(ENVS) --junit-xml=.test-results/validation.xml
 	@$(VENV)/bin/python tests/count.py .test-results/*.xml
 
 clean:

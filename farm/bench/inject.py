@@ -37,6 +37,7 @@ _TRIGGER_TEXT = {
     Trigger.BOOT: "booting with {}",
 }
 _SETTLE_S = 0.3
+_KEYSTROKE_S = 0.02
 _EXTENSIONS = 2
 _NEWS_OF_A_SLOW_BOARD = 3
 
@@ -125,6 +126,9 @@ def inject(
         raise BenchError(f"scenario {scenario.name} needs a shell", part="shell")
     else:
         console.write(f"{trigger_command(scenario, reboot)}\n".encode())
+        for _ in range(scenario.keystrokes):
+            console.stream.wait_quiet(_KEYSTROKE_S)
+            console.write(b"\n")
     if scenario.boot is not None and scenario.trigger is Trigger.BOOT:
         argument = f"{scenario.boot.cmdline!r}"
     return Injection(

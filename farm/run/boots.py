@@ -32,9 +32,12 @@ class Boots:
         bench.strategy.transition(Status.shell)
 
     def came_back(self, boot: Boot | None, reset: str) -> None:
-        """Say how a cycle ended: one that reset the board has used up a single special boot."""
-        if boot is None or (boot.boots == 1 and reset != "none"):
-            self._special = False
+        """Say how a cycle ended: a reset uses a single special boot up.
+
+        A board that survived is not as it was: what was prepared, and what the trigger did, is
+        still there.
+        """
+        self._special = reset == "none" or (boot is not None and boot.boots > 1)
 
     def drop(self, bench: Bench) -> None:
         """Call off what was wanted of the next boots; the one that runs may still be special."""

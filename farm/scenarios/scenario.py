@@ -81,6 +81,9 @@ class Scenario(Frozen):
     boot: Boot | None = None
     before: Before | None = None
     dead_shell: bool = Field(default=False, description="the shell is stuck when it happens")
+    keystrokes: int = Field(
+        default=0, ge=0, description="line feeds sent after the trigger: each is an interrupt"
+    )
     cpu: int | None = Field(default=None, ge=0, description="where the trigger runs")
     panics: bool = Field(default=True, description="False: the board resets without a panic")
     reset: ResetPath = ResetPath.PANIC
