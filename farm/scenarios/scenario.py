@@ -99,7 +99,10 @@ class Scenario(Frozen):
     @field_validator("signature")
     @classmethod
     def _compiles(cls, text: str) -> str:
-        re.compile(text)
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
         return text
 
     @model_validator(mode="after")

@@ -341,6 +341,8 @@ class Board:
             if self._machine is None:
                 raise BenchError("the board runs no kernel", part="board")
             self._events.add("reset-line")
+            # What hangs until power is cycled does so after a reset, too.
+            self._hang_next = self._hang_next or self._condition is Condition.HUNG
             stage, why = self._imem().after_reset()
             await self._warm_reset(stage, why)
             self._on_change()
