@@ -37,7 +37,7 @@ _TRIGGER_TEXT = {
     Trigger.BOOT: "booting with {}",
 }
 _SETTLE_S = 0.3
-_KEYSTROKE_S = 0.02
+_KEYSTROKE_S = 0.15
 _EXTENSIONS = 2
 _NEWS_OF_A_SLOW_BOARD = 3
 
@@ -126,8 +126,12 @@ def inject(
         raise BenchError(f"scenario {scenario.name} needs a shell", part="shell")
     else:
         console.write(f"{trigger_command(scenario, reboot)}\n".encode())
+        began = time.monotonic()
         for _ in range(scenario.keystrokes):
+            # Far enough apart for the board to see one at a time.
             console.stream.wait_quiet(_KEYSTROKE_S)
+            if any("Kernel panic" in line for line in console.stream.lines_since(began)):
+                break
             console.write(b"\n")
     if scenario.boot is not None and scenario.trigger is Trigger.BOOT:
         argument = f"{scenario.boot.cmdline!r}"

@@ -33,6 +33,7 @@ from farm.scenarios import CATALOGUE, Scenario
 from farm.virtual.layout import state_root
 
 RUN_CYCLES = 25
+SETTLE_S = 15.0
 # Of those that wait for a detector, every so many cycles one: they are all time and no work.
 SLOW_EVERY = 20
 # What may remain after 100 cycles: the noise of an allocator, not a leak of a cycle's data.
@@ -71,7 +72,10 @@ def _disk_kib(folder: Path) -> int:
 
 
 def sample_controller() -> dict[str, int]:
-    """What this process holds, with no bench open."""
+    """What this process holds, with no bench open; a board that goes down is waited for."""
+    end = time.monotonic() + SETTLE_S
+    while _descendants(os.getpid()) and time.monotonic() < end:
+        time.sleep(0.2)
     gc.collect()
     return {
         **_proc("self"),
