@@ -6,7 +6,8 @@ One process makes run after run. After each, with its bench closed, are counted:
 descriptors, threads, children and memory, its garbage collected; what the bench's programs left
 running; and what lies in the state folder. Within a run the same is sampled of the processes that
 keep the board. Growth is the slope of a line through the samples, the first third left out: until
-then code is loaded, and the heap grows to what the largest run needs. Exit code 1 for a FAIL, an unexplained ERROR or a leak.
+then code is loaded, and the heap grows to what the largest run needs. Exit code 1 for a FAIL, an
+unexplained ERROR or a leak.
 """
 
 from __future__ import annotations
