@@ -17,14 +17,19 @@ CHECK_STAMP := $(STAMP)-check
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 ENV := devices/virtual.yaml
+# The boards that `make validation` works on side by side.
+ENVS := devices/virtual.yaml,devices/virtual-2.yaml
+CYCLES := 500
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages check-packages build demo test lint kernel-check debug-kernel stock-kernel \
-	bench mutation faults fuzz cross-check clean
+.PHONY: help setup packages check-packages build demo test validation soak lint kernel-check \
+	debug-kernel stock-kernel bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
 	@echo "make test          set-up, then all checks and tests"
+	@echo "make validation    every scenario of the catalogue, on two virtual boards (ENVS=...)"
+	@echo "make soak          500 panics in a row (CYCLES=...): leaks, and errors nobody explains"
 	@echo "make setup         Debian packages and the virtual environment"
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
 	@echo "make kernel-check  the series, the way a maintainer would check it; \`farm kernel-check --help\`"
@@ -124,13 +129,19 @@ faults: build
 	PANIC_FARM_FAULT_RUNS=$(RUNS) PANIC_FARM_FAULT_SEED=$(SEED) PANIC_FARM_FAULT_KIND=$(KIND) \
 		$(VENV)/bin/pytest -m virtual -s tests/e2e/test_bench_faults.py
 
-# Three parts: what needs no board, what starts virtual boards of its own, and the validation
-# suite on the board that the environment names.
+validation: build
+	$(VENV)/bin/pytest --lg-env $(ENVS)
+
+soak: build
+	$(VENV)/bin/python -m tests.figures.soak --lg-env $(ENV) --cycles $(CYCLES)
+
+# Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
+# the validation suite on the boards that the environments name.
 test: lint build
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml
-	$(VENV)/bin/pytest --lg-env $(ENV) --junit-xml=.test-results/validation.xml
+	$(VENV)/bin/pytest -m quick --lg-env $(ENVS) --junit-xml=.test-results/validation.xml
 	@$(VENV)/bin/python tests/count.py .test-results/*.xml
 
 clean:

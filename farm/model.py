@@ -96,6 +96,11 @@ class Manifest(Frozen):
         description="64-bit, planted in the sample devices; None if there are none"
     )
     boot_id: str = Field(description="panicdump's identity of this boot, RFC 4122 text")
+    next_boot: bool = Field(
+        default=False,
+        description="the panic came in the boot after this one, before any shell: its boot id and "
+        "its addresses are others, its nonce is 0",
+    )
     sequence: int = Field(description="panics counted in this boot before this one")
     enabled: bool
     format: str
@@ -252,10 +257,22 @@ class Policy(Frozen):
 
 
 class Expect(StrEnum):
-    """Which records must follow a scenario."""
+    """Which records must follow a scenario; partial: all but its exceptions."""
 
     ALL = "all"
     NONE = "none"
+    PARTIAL = "partial"
+
+
+class ExpectedFault(Frozen):
+    """Devices that must not arrive intact in a scenario.
+
+    ``device`` is a pattern over device and driver names, ``contents`` the contents record;
+    each device that it matches must show at least one of ``kinds``, and nothing else.
+    """
+
+    device: str = Field(min_length=1)
+    kinds: tuple[FindingKind, ...] = Field(min_length=1)
 
 
 class PanicAccount(Frozen):
@@ -276,6 +293,23 @@ class PanicAccount(Frozen):
     reset_to_shell_s: float | None = None
 
 
+class RecoveryStep(Frozen):
+    """One step that was taken to get a board back: what, why, what came of it, what it cost."""
+
+    step: str = Field(description="break, warm reset, power cycle, edl, power off")
+    reason: str
+    outcome: str
+    succeeded: bool
+    seconds: float
+
+
+class Recovery(Frozen):
+    """How a board that a cycle had left behind was brought back, step by step."""
+
+    cycle: int
+    steps: tuple[RecoveryStep, ...]
+
+
 class BenchFault(Frozen):
     """A bench failure that ended a cycle early."""
 
@@ -294,6 +328,9 @@ class CycleInput(Frozen):
     virtual: bool
     scenario: str
     expect: Expect = Expect.ALL
+    exceptions: tuple[ExpectedFault, ...] = Field(
+        default=(), description="with `partial`: whose records must not be intact"
+    )
     repeat: int
     manifest: Manifest | None
     panic: PanicAccount | None
@@ -356,4 +393,5 @@ class Run(Frozen):
     planned_cycles: int = Field(description="what was asked for; fewer ran if the run ended early")
     ended_early: str = Field(default="", description="why the run ended before its last cycle")
     interrupted: bool = False
+    recoveries: tuple[Recovery, ...] = ()
     cycles: tuple[Cycle, ...]

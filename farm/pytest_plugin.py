@@ -5,6 +5,10 @@
         assert cycle.result.verdict == "PASS", cycle.result.why
 
 All cycles of a pytest session make one run: ``reports/<run-id>/``, its report named at the end.
+
+Several boards work side by side, each in a process of its own and with a run of its own:
+
+    pytest --lg-env devices/virtual.yaml,devices/virtual-2.yaml
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
     from farm.bench.environment import Bench
     from farm.run.session import Session
 
-_REPORT = pytest.StashKey[str]()
+_REPORTS = pytest.StashKey[list[str]]()
+_WORKER_OUTPUT = "panic_farm_reports"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +40,58 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where the run's folder is made (default: reports)",
     )
+
+
+def _boards(config: pytest.Config) -> list[str]:
+    """The environments of --lg-env, which pytest-xdist hands on as it was given."""
+    given = getattr(config.option, "farm_boards", None) or config.getoption("lg_env") or ""
+    return given if isinstance(given, list) else [one for one in given.split(",") if one]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Start a process for each board, if there are several."""
+    boards = _boards(config)
+    if len(boards) < 2 or hasattr(config, "workerinput"):
+        return
+    if not config.pluginmanager.hasplugin("xdist"):
+        raise pytest.UsageError("several boards at once need pytest-xdist")
+    if len(set(boards)) < len(boards):
+        raise pytest.UsageError("--lg-env: one board cannot work beside itself")
+    workers = config.option.numprocesses or len(boards)
+    if workers != len(boards):
+        raise pytest.UsageError(
+            f"-n {workers}: there is one process for each of {len(boards)} boards"
+        )
+    config.option.farm_boards = boards
+    # labgrid's own plug-in reads one file; here only what is the same for all boards matters.
+    config.option.lg_env = boards[0]
+    config.option.numprocesses = workers
+    config.option.tx = ["popen"] * workers
+    # One may be slow: whoever is idle takes over what another has not begun.
+    config.option.dist = "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process its board."""
+    config.stash[_REPORTS] = []
+    worker = getattr(config, "workerinput", None)
+    boards = _boards(config)
+    if worker is not None and boards:
+        number = int(worker["workerid"].removeprefix("gw"))
+        if number >= len(boards):
+            raise pytest.UsageError(
+                f"process {number + 1} has no board: --lg-env names {len(boards)}"
+            )
+        config.option.lg_env = boards[number]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take a process's report over."""
+    said = getattr(node, "workeroutput", {}).get(_WORKER_OUTPUT, [])
+    node.config.stash[_REPORTS].extend(said)
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +119,13 @@ def farm_session(request: pytest.FixtureRequest) -> Iterator[Session]:
             yield session
     assert session.run is not None
     report, *_ = write_reports(session.folder.path, session.run)
-    request.config.stash[_REPORT] = (
+    said = (
         f"{report} ({len(session.run.cycles)} cycles, wall time "
         f"{session.run.wall_to_board or 0:.2f} times the board's own)"
     )
+    request.config.stash[_REPORTS].append(said)
+    if hasattr(request.config, "workeroutput"):
+        request.config.workeroutput[_WORKER_OUTPUT] = request.config.stash[_REPORTS]
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +176,6 @@ def panic_cycle(farm_session: Session) -> Callable[..., Cycle]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Name the report, if there is one."""
-    report = config.stash.get(_REPORT, None)
-    if report:
+    """Name the reports."""
+    for report in config.stash[_REPORTS]:
         terminalreporter.write_line(f"Report: {report}")

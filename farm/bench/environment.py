@@ -28,6 +28,7 @@ from farm.bench.power import Power
 from farm.bench.shell import BoardShell
 from farm.bench.strategy import PanicFarmStrategy, Status
 from farm.errors import BenchError, FarmError, UsageError
+from farm.scenarios import Boot
 
 ROLE = "main"
 
@@ -71,6 +72,21 @@ class Bench:
         self.strategy.transition(Status.off)
         self.strategy.transition(Status.shell)
 
+    def boot_with(self, boot: Boot | None) -> None:
+        """Have the next boots differ as ``boot`` says, or no longer; raises BenchError."""
+        words = self.options.boot_with
+        if not words:
+            return
+        values = {"cmdline": "", "ecc": "-1", "boots": "0"}
+        if boot is not None:
+            ecc = -1 if boot.ecc_bytes is None else boot.ecc_bytes
+            values = {"cmdline": boot.cmdline, "ecc": str(ecc), "boots": str(boot.boots)}
+        hooks.run_command([_filled(word, values) for word in words])
+
+    def warm_reset(self) -> None:
+        """Pull the board's reset line, which keeps its memory; raises BenchError."""
+        hooks.run_command(self.options.reset)
+
     def safe_state(self) -> FarmError | None:
         """Switch the board off; an error is returned, not raised."""
         return self.strategy.safe_state()
@@ -87,6 +103,12 @@ class Bench:
             if self.started_here:
                 self.started_here = False
                 hooks.take_down(self.options.bench.stop)
+
+
+def _filled(word: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
 
 
 def bench_from_target(target: Any) -> Bench:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.bench.console import RecordedConsole
@@ -21,6 +23,7 @@ from farm.scenarios import Scenario, Trigger
 
 PANIC = re.compile(rb"(?:\[ *[0-9]+\.[0-9]+\] )?Kernel panic - not syncing: [^\r\n]*[\r\n]")
 # The kernel's first words, whatever the boot loader says before them.
+KERNEL = re.compile(rb"Linux version [0-9]")
 BOOT = re.compile(rb"(?:\[ *0\.0+\] )?(?:Booting Linux on physical CPU|Linux version [0-9])")
 
 _LINES_BEFORE = 20
@@ -31,7 +34,13 @@ _TRIGGER_TEXT = {
     Trigger.SYSRQ_SHELL: "{} written to /proc/sysrq-trigger",
     Trigger.SERIAL_BREAK: "serial BREAK, then {}",
     Trigger.LKDTM: "LKDTM {}",
+    Trigger.COMMAND: "the command {}",
+    Trigger.BOOT: "booting with {}",
 }
+_SETTLE_S = 0.3
+_KEYSTROKE_S = 0.15
+_EXTENSIONS = 2
+_NEWS_OF_A_SLOW_BOARD = 3
 
 
 @dataclass(frozen=True)
@@ -56,15 +65,38 @@ class Panic:
 
     ``line`` is None when the board reset without a word of panic, ``boot`` then being the first
     word of the boot after; both are None when it did not panic and lives on.
+    ``gone`` is set for a board that resets without a panic and will stop in crash mode.
     """
 
     account: PanicAccount
     scenario: Scenario
     line: Seen | None
     boot: Seen | None
+    gone: bool = False
 
 
-def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | None) -> Injection:
+def trigger_command(scenario: Scenario, reboot: str) -> str:
+    """What the board's shell is told to do; ``reboot`` is its command for an orderly one."""
+    if scenario.trigger is Trigger.LKDTM:
+        folder = LKDTM.rpartition("/")[0]
+        command = "; ".join(f"echo {kind} > {folder}/{point}" for point, kind in scenario.lkdtm)
+    elif scenario.trigger is Trigger.SYSRQ_SHELL:
+        command = f"echo {scenario.argument} > /proc/sysrq-trigger"
+    elif scenario.trigger is Trigger.BOOT:
+        command = reboot
+    else:
+        command = scenario.argument.replace("{reboot}", reboot)
+    if scenario.cpu is not None:
+        command = f"taskset {1 << scenario.cpu:x} sh -c {shlex.quote(command)}"
+    return command
+
+
+def inject(
+    scenario: Scenario,
+    console: RecordedConsole,
+    shell: BoardShell | None,
+    reboot: str = "reboot",
+) -> Injection:
     """Pull the trigger of ``scenario``; returns at once after it.
 
     With a ``shell``, the kernel's messages are made visible and a mark is left in pmsg first;
@@ -86,6 +118,10 @@ def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | Non
         log_mark = mark
         if "planted" not in said:
             mark = None
+    if scenario.dead_shell:
+        # Nothing that is typed reaches a shell any more, not even Ctrl-C.
+        console.write(b"stty -isig; exec sleep 1000000\n")
+        console.stream.wait_quiet(_SETTLE_S)
     console.mark()
     argument = scenario.argument
     if scenario.trigger is Trigger.SERIAL_BREAK:
@@ -93,10 +129,17 @@ def inject(scenario: Scenario, console: RecordedConsole, shell: BoardShell | Non
         console.write(argument.encode())
     elif shell is None:
         raise BenchError(f"scenario {scenario.name} needs a shell", part="shell")
-    elif scenario.trigger is Trigger.LKDTM:
-        console.write(f"echo {argument} > {LKDTM}\n".encode())
     else:
-        console.write(f"echo {argument} > /proc/sysrq-trigger\n".encode())
+        console.write(f"{trigger_command(scenario, reboot)}\n".encode())
+        began = time.monotonic()
+        for _ in range(scenario.keystrokes):
+            # Far enough apart for the board to see one at a time.
+            console.stream.wait_quiet(_KEYSTROKE_S)
+            if any("Kernel panic" in line for line in console.stream.lines_since(began)):
+                break
+            console.write(b"\n")
+    if scenario.boot is not None and scenario.trigger is Trigger.BOOT:
+        argument = f"{scenario.boot.cmdline!r}"
     return Injection(
         trigger=_TRIGGER_TEXT[scenario.trigger].format(argument),
         at=time.monotonic(),
@@ -137,6 +180,37 @@ def _check_alive(error: DeadlineError, injection: Injection, console: RecordedCo
         ) from error
 
 
+def patient(
+    console: RecordedConsole,
+    patterns: Sequence[str | re.Pattern[bytes]],
+    deadline_s: float,
+    what: str,
+) -> Seen:
+    """Wait as ``console.wait_for`` does, but longer for a board that is slow and not stuck.
+
+    At the deadline a board that has said something new since half of it is slow: it gets as much
+    again, twice at most. One that has fallen silent, or repeats one line for ever, is stuck.
+    """
+    for extension in range(_EXTENSIONS + 1):
+        began = time.monotonic()
+        try:
+            return console.wait_for(patterns, deadline_s, what)
+        except DeadlineError:
+            said = console.stream.lines_since(began + deadline_s / 2)
+            if extension == _EXTENSIONS or not is_slow(said):
+                raise
+    raise AssertionError
+
+
+def is_slow(said: Sequence[str]) -> bool:
+    """Whether a board that said these lines of late gets on, slowly.
+
+    Time stamps and numbers aside, lines that are all the same are those of a stuck board.
+    """
+    kinds = {re.sub(r"[0-9a-fx.]+", "#", line) for line in said if line.strip()}
+    return len(kinds) >= _NEWS_OF_A_SLOW_BOARD
+
+
 def watch_panic(
     injection: Injection, scenario: Scenario, console: RecordedConsole, deadlines: Deadlines
 ) -> Panic:
@@ -146,10 +220,14 @@ def watch_panic(
     port is gone.
     """
     account = PanicAccount(trigger=injection.trigger)
-    panic_within_s = max(scenario.panic_within_s, deadlines.panic)
+    panic_within_s = max(scenario.panic_within_s * deadlines.factor, deadlines.panic)
+    if scenario.trigger is Trigger.BOOT:
+        # Two boots: the one that panics, and the one that is watched after it.
+        console.wait_for(KERNEL, deadlines.reset, "the boot that is to panic")
+        panic_within_s = deadlines.boot
     left_s = max(0.1, injection.at + panic_within_s - time.monotonic())
     try:
-        seen = console.wait_for([PANIC, BOOT], left_s, "the panic")
+        seen = patient(console, [PANIC, BOOT], left_s, "the panic")
     except DeadlineError as error:
         _check_alive(error, injection, console)
         return Panic(account.model_copy(update={"reset": "none"}), scenario, None, None)
@@ -161,6 +239,11 @@ def watch_panic(
         "panic_console_lines": _lines_around(seen, b""),
     }
     return Panic(account.model_copy(update=known), scenario, seen, None)
+
+
+def watch_bite(injection: Injection, scenario: Scenario) -> Panic:
+    """Take a board for one that resets without a word, and stops in crash mode."""
+    return Panic(PanicAccount(trigger=injection.trigger), scenario, None, None, gone=True)
 
 
 def watch_reset(
@@ -177,13 +260,13 @@ def watch_reset(
     panics again while it boots, BenchError(part="serial") when the port is gone.
     """
     line, boot = panic.line, panic.boot
-    if line is None and boot is None:
+    if line is None and boot is None and not panic.gone:
         return panic.account, None
     if boot is None:
-        boot = console.wait_for(BOOT, deadlines.reset, "the reset after the panic")
+        boot = patient(console, [BOOT], deadlines.reset, "the reset after the panic")
     shell.fresh_boot()
-    up = console.wait_for(
-        [shell.prompt, PANIC], deadlines.boot, "the shell's prompt after the reset"
+    up = patient(
+        console, [shell.prompt, PANIC], deadlines.boot, "the shell's prompt after the reset"
     )
     if up.index == 1:
         raise BenchError(

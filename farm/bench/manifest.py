@@ -34,7 +34,7 @@ _RAMOOPS_KEYS = (
 
 # A process costs an emulated board milliseconds: the scripts use what the shell does by itself.
 # A folder without a file is a debugfs that is not mounted.
-_MOUNT_DEBUGFS = (
+MOUNT_DEBUGFS = (
     "for f in /sys/kernel/debug/*; do break; done; "
     '[ -e "$f" ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null\n'
 )
@@ -74,7 +74,7 @@ def _sections(shell: BoardShell, scripts: dict[str, str], what: str) -> dict[str
     """Run several scripts in one round trip; return the output of each."""
     mark = f"@{secrets.token_hex(8)}"
     parts = [f"echo {mark}{name}\n{{\n{text}\n}} 2>/dev/null" for name, text in scripts.items()]
-    script = _MOUNT_DEBUGFS + "\n".join(parts) + f"\necho {mark}end\n:"
+    script = MOUNT_DEBUGFS + "\n".join(parts) + f"\necho {mark}end\n:"
     output = shell.run_script(script, _DEADLINE_S, what=what)
     found: dict[str, str] = {}
     for piece in (output + "\n").split(mark)[1:]:
@@ -207,7 +207,8 @@ def arm(shell: BoardShell, board: str, scenario: Scenario, nonce: int) -> Manife
 
 
 def _check_preflight(said: set[str], scenario: Scenario) -> None:
-    if scenario.trigger is not Trigger.LKDTM and "sysrq:1" not in said:
+    needs_sysrq = scenario.trigger in (Trigger.SYSRQ_SHELL, Trigger.SERIAL_BREAK)
+    if needs_sysrq and "sysrq:1" not in said:
         raise UsageError(
             f"scenario {scenario.name}: the kernel has no sysrq", "Set CONFIG_MAGIC_SYSRQ."
         )

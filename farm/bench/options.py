@@ -18,13 +18,20 @@ class _Strict(BaseModel):
 
 
 class Deadlines(_Strict):
-    """The longest that each step may take, in seconds."""
+    """The longest that each step may take, in seconds; ``factor`` stretches all of them."""
 
+    factor: float = Field(default=1.0, gt=0, description="more than 1 for a slow kernel")
     boot: float = Field(default=60.0, gt=0, description="power-on or reset to the prompt")
     panic: float = Field(default=15.0, gt=0, description="trigger to panic line, at least")
     reset: float = Field(default=60.0, gt=0, description="panic line to the next boot's first word")
     script: float = Field(default=20.0, gt=0, description="one script on the board")
     collect: float = Field(default=300.0, gt=0, description="reading back all records")
+
+    def stretched(self) -> Deadlines:
+        """All deadlines times ``factor``, which is then used up but still told."""
+        names = [name for name in type(self).model_fields if name != "factor"]
+        values = {name: getattr(self, name) * self.factor for name in names}
+        return self.model_copy(update=values)
 
 
 class Hooks(_Strict):
@@ -51,6 +58,17 @@ class TargetOptions(_Strict):
     policy: Policy = Policy()
     deadlines_s: Deadlines = Deadlines()
     bench: Hooks = Hooks()
+    boot_with: tuple[str, ...] = Field(
+        default=(),
+        description="command that makes the next {boots} boots differ: {cmdline} is added to the "
+        "kernel's command line, {ecc} is ramoops's ECC size or -1 for the board's own",
+    )
+    reset: tuple[str, ...] = Field(
+        default=(), description="command that resets the board and keeps its memory"
+    )
+    commands: dict[str, str] = Field(
+        default={}, description="shell commands on the board that scenarios name"
+    )
 
 
 class BenchOptions(TargetOptions):
@@ -69,7 +87,8 @@ def parse_options(raw: Any, features: Any, where: str | Path) -> BenchOptions:
     if "features" in raw:
         raise UsageError(f"{where}: options.features", "`features` belongs beside `options`.")
     try:
-        return BenchOptions.model_validate({**raw, "features": frozenset(features or ())})
+        options = BenchOptions.model_validate({**raw, "features": frozenset(features or ())})
+        return options.model_copy(update={"deadlines_s": options.deadlines_s.stretched()})
     except ValidationError as error:
         wrong = [
             f"options.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()

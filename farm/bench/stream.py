@@ -157,6 +157,14 @@ class ConsoleStream:
         with self._changed:
             return time.monotonic() - self._last_at
 
+    def lines_since(self, moment: float) -> list[str]:
+        """The lines that arrived after ``moment`` (monotonic) and that no wait has passed yet."""
+        with self._changed:
+            at = bisect.bisect_left(self._times, moment, key=lambda time: time[1])
+            begin = self._times[at - 1][0] if at else self._mark
+            data = bytes(self._buffer[max(0, begin - self._mark) :])
+        return [printable(line) for line in data.split(b"\n")]
+
     def wait_quiet(self, seconds: float) -> None:
         """Let so much time pass; returns early when the port is lost."""
         with self._changed:

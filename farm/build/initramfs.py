@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 
-from farm.build import newc, reboot
+from farm.build import crashkernel, newc, reboot
 from farm.errors import BuildError
 
 PROMPT = "root@virtual:~# "
@@ -72,6 +72,8 @@ def entries(busybox: bytes) -> list[newc.Entry]:
         newc.character_device("dev/console", 5, 1),
         newc.regular("bin/busybox", busybox, 0o755),
         newc.regular("bin/reboot", reboot.program(), 0o755),
+        newc.regular("bin/kexec-load", crashkernel.program(), 0o755),
+        newc.regular("bin/load-crash-kernel", crashkernel.SCRIPT.encode(), 0o755),
         *links,
         newc.regular("etc/fstab", _FSTAB.encode()),
         newc.regular("etc/passwd", b"root::0:0:root:/root:/bin/sh\n"),
@@ -82,7 +84,8 @@ def entries(busybox: bytes) -> list[newc.Entry]:
 
 def recipe() -> str:
     """Return everything but the busybox binary that decides the archive's content."""
-    return "\n".join((_FSTAB, _INIT, reboot.SOURCE, *sorted(_LEFT_OUT), *_DIRECTORIES))
+    made = (reboot.SOURCE, crashkernel.SOURCE, crashkernel.SCRIPT)
+    return "\n".join((_FSTAB, _INIT, *made, *sorted(_LEFT_OUT), *_DIRECTORIES))
 
 
 def image(busybox: bytes) -> bytes:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farm.judge.case import board_finding
+from farm.judge.channels import TABLE
 from farm.judge.dump import Dump
 from farm.judge.names import shown
 from farm.model import (
@@ -129,7 +130,7 @@ def _doubt(
         return board_finding(
             FindingKind.BENCH_LOST, Verdict.ERROR, message, expected="another boot", got="the same"
         )
-    read_in_time = any(one.paddr is not None for one in cycle.captures)
+    read_in_time = any(one.paddr is not None and one.channel != TABLE for one in cycle.captures)
     if (
         panic.reset == "unknown"
         and cycle.expect is not Expect.NONE

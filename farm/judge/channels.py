@@ -28,7 +28,9 @@ from farm.judge.case import zone_finding
 from farm.judge.names import shown
 from farm.model import Capture, CycleInput, Finding, FindingKind, Manifest, Ramoops, Verdict
 
-__all__ = ["Channels", "read_channels"]
+__all__ = ["TABLE", "Channels", "read_channels"]
+
+TABLE = "table"
 
 PSTOREFS = "pstorefs"
 _PREFIX = "panicdump-"
@@ -99,14 +101,49 @@ def _intact(data: bytes) -> bool:
         return False
 
 
+def _lost(cycle: CycleInput, captured: set[str]) -> list[Finding]:
+    """Raw channels that were read, and of which no capture is there any more."""
+    return [
+        zone_finding(
+            FindingKind.CAPTURE_INCOMPLETE,
+            Verdict.ERROR,
+            f"{shown(read.channel)} was read, but its capture is not there",
+        )
+        for read in cycle.channels
+        if read.channel not in (PSTOREFS, TABLE) and read.channel not in captured
+    ]
+
+
+def _stand_in(finding: Finding) -> Capture:
+    return Capture(
+        channel=PSTOREFS,
+        board_name=f"{_PREFIX}zone",
+        path="",
+        size_bytes=0,
+        sha256="",
+        complete=False,
+        note=finding.message,
+    )
+
+
 def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
     """Decode the raw captures of ``cycle`` and compare all channels; never raises for bad bytes."""
-    raw = [one for one in cycle.captures if one.paddr is not None and not one.ground_truth]
+    raw = [
+        one
+        for one in cycle.captures
+        if one.paddr is not None and not one.ground_truth and one.channel != TABLE
+    ]
     files_only = tuple(one for one in cycle.captures if one.paddr is None)
     manifest = cycle.manifest
+    findings = _lost(cycle, {one.channel for one in raw})
     if not raw or manifest is None or manifest.ramoops is None:
-        return Channels(files_only, read_capture)
-    findings: list[Finding] = []
+        if findings and not any(one.channel == PSTOREFS for one in cycle.channels):
+            # What nobody has read any more says nothing of the records.
+            return Channels(
+                (*files_only, _stand_in(findings[0])),
+                lambda capture: read_capture(capture) if capture.path else b"",
+            )
+        return Channels(files_only, read_capture, findings=tuple(findings))
     by_channel: dict[str, dict[str, bytes]] = {}
     files: dict[str, Capture] = {}
     symbols = 0

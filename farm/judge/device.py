@@ -15,7 +15,7 @@ from farm.judge.case import Case
 from farm.judge.content import Difference, first_difference, full_size_bytes, planted_bytes
 from farm.judge.dump import DumpFile, Incomplete, same_names
 from farm.judge.names import REGION_NAME_BYTES, same_name, shown
-from farm.judge.policy import budget_of, is_required
+from farm.judge.policy import budget_of, expected_of, is_required
 from farm.model import (
     DeviceVerdict,
     Evidence,
@@ -29,7 +29,9 @@ from farm.model import (
     Verdict,
 )
 
-__all__ = ["describe_stale", "judge_device", "judge_unexpected", "lay_there_before"]
+__all__ = ["AS_WANTED", "describe_stale", "judge_device", "judge_unexpected", "lay_there_before"]
+
+AS_WANTED = "as the scenario wants it"
 
 _KINDS = {
     RegionKind.BUFFER: 1,
@@ -95,19 +97,23 @@ def _difference_fault(
     )
 
 
-def _description_fault(file: DumpFile, wanted: ManifestRegion, region: Region) -> Fault | None:
+def _description_fault(
+    case: Case, file: DumpFile, wanted: ManifestRegion, region: Region
+) -> Fault | None:
     """Compare how a region is described: in the record as it was registered?"""
+    moved = case.manifest.next_boot
     checks: list[tuple[str, str, str]] = [
         ("kind", str(_KINDS[wanted.kind]), str(int(region.kind))),
     ]
     located = wanted.kind is RegionKind.BUFFER and wanted.decided_in_panic
     if not located:
-        checks.append(("va", f"{wanted.va:#x}", f"{region.va:#x}"))
+        if not moved:
+            checks.append(("va", f"{wanted.va:#x}", f"{region.va:#x}"))
         checks.append(("size", str(wanted.size_bytes), str(region.size_bytes)))
     if wanted.kind is RegionKind.REGISTERS:
         checks.append(("width", str(wanted.width_bytes), str(region.width_bytes)))
         checks.append(("stride", str(wanted.stride_bytes), str(region.stride_bytes)))
-    if wanted.pa is not None and region.pa is not None:
+    if wanted.pa is not None and region.pa is not None and not moved:
         checks.append(("pa", f"{wanted.pa:#x}", f"{region.pa:#x}"))
     if not same_name(wanted.name, region.name, region.name_raw, REGION_NAME_BYTES):
         checks.append(("name", shown(wanted.name), shown(region.name)))
@@ -132,7 +138,7 @@ def _region_faults(
 ) -> list[Fault]:
     name = shown(region.name)
     intact = file.record.state is RecordState.INTACT
-    if intact and (fault := _description_fault(file, wanted, region)) is not None:
+    if intact and (fault := _description_fault(case, file, wanted, region)) is not None:
         return [fault]
     if intact and RegionFlags.CALLBACK_ERROR in region.flags:
         return [
@@ -387,7 +393,7 @@ def _without_record(case: Case, device: ManifestDevice) -> tuple[Verdict, str, l
         name = shown(cut_short.capture.board_name)
         return Verdict.ERROR, f"capture incomplete ({name}): {shown(cut_short.message)}", []
     if case.cycle.expect is Expect.NONE:
-        return Verdict.PASS, "no record, as the scenario wants it", []
+        return Verdict.PASS, f"no record, {AS_WANTED}", []
     if stale is not None:
         fault = Fault(
             FindingKind.STALE,
@@ -396,7 +402,24 @@ def _without_record(case: Case, device: ManifestDevice) -> tuple[Verdict, str, l
         )
     else:
         fault = _missing_fault(case, device)
-    return Verdict.FAIL, fault.why, [_finding(device, fault.kind, Verdict.FAIL, fault)]
+    return _weighed(case, device, [fault])
+
+
+def _weighed(
+    case: Case, device: ManifestDevice, faults: list[Fault]
+) -> tuple[Verdict, str, list[Finding]]:
+    """Hold what is wrong with a device against what the scenario says must be wrong with it."""
+    kinds = expected_of(case.cycle, device)
+    if kinds and not faults:
+        wanted = " or ".join(sorted(kinds))
+        faults = [Fault(FindingKind.UNEXPECTED, f"intact, but the scenario wants it {wanted}")]
+    elif kinds and all(fault.kind in kinds for fault in faults):
+        why = f"{AS_WANTED}: {faults[0].why}"
+        return Verdict.PASS, why, [_finding(device, f.kind, Verdict.PASS, f) for f in faults]
+    why = faults[0].why
+    if len(faults) > 1:
+        why += f" (and {len(faults) - 1} more)"
+    return Verdict.FAIL, why, [_finding(device, f.kind, Verdict.FAIL, f) for f in faults]
 
 
 def _intact_why(case: Case, device: ManifestDevice, record: Record) -> str:
@@ -458,11 +481,8 @@ def judge_device(case: Case, device: ManifestDevice) -> tuple[DeviceVerdict, lis
                 Evidence(file=file.capture.path),
             )
         )
-    if faults:
-        verdict, why = Verdict.FAIL, faults[0].why
-        if len(faults) > 1:
-            why += f" (and {len(faults) - 1} more)"
-        findings = [_finding(device, fault.kind, Verdict.FAIL, fault) for fault in faults]
+    if faults or expected_of(case.cycle, device):
+        verdict, why, findings = _weighed(case, device, faults)
     else:
         verdict, why = Verdict.PASS, _intact_why(case, device, file.record)
         fault = Fault(FindingKind.INTACT, why, Evidence(file=file.capture.path))

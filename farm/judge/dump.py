@@ -103,6 +103,9 @@ def _age(file: DumpFile, manifest: Manifest) -> int:
     if any(file.capture.sha256 == old.sha256 for old in manifest.old_records):
         return -1
     record = file.record
+    if manifest.next_boot:
+        # The panic's own boot left no other witness than its records.
+        return -1 if record.boot_id == manifest.boot_id.lower() else record.sequence - 1
     wrong = _differing_bytes(record.boot_id, manifest.boot_id)
     if wrong:
         return -1 if record.state is RecordState.INTACT or wrong > _OTHER_BOOT_BYTES else 0

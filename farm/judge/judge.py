@@ -20,9 +20,10 @@ from farm.judge.blame import blame_of, blamed
 from farm.judge.board import judge_board
 from farm.judge.case import Case, board_finding
 from farm.judge.channels import read_channels
-from farm.judge.device import judge_device, judge_unexpected
+from farm.judge.device import AS_WANTED, judge_device, judge_unexpected
 from farm.judge.dump import Dump, read_dump
 from farm.judge.memory import compare_memory, memory_findings
+from farm.judge.memory_table import judge_table
 from farm.judge.names import shown
 from farm.judge.policy import unmatched
 from farm.judge.zone import corrected_symbols, judge_zone, records_bytes
@@ -111,7 +112,7 @@ def judge(cycle: CycleInput, read_capture: Callable[[Capture], bytes]) -> CycleV
     never_registered = unmatched(cycle.policy, case.manifest.devices)
     rows.extend(_never_registered(pattern) for pattern in never_registered)
     zone = judge_zone(case, all_intact=all_intact, never_registered=never_registered)
-    compared = [*unread, *memory_findings(case)]
+    compared = [*unread, *memory_findings(case), *judge_table(cycle, read_capture)]
     findings = [*board.findings, *channels.findings, *zone, *compared, *findings]
     verdict = _verdict(findings, rows, bench=board.bench)
     deciding = None if board.bench else _deciding(verdict, findings)
@@ -171,6 +172,9 @@ def _why(
         devices = "the one registered device" if count == 1 else f"all {count} registered devices"
         if case.cycle.expect is Expect.NONE:
             return f"no record of {devices}, as the scenario wants it"
+        if case.cycle.expect is Expect.PARTIAL:
+            missing = sum(row.why.startswith(AS_WANTED) for row in rows)
+            return f"{count - missing} devices intact, {missing} not, {AS_WANTED}"
         by_crc = sum("by CRC only" in row.why for row in rows)
         note = f", {by_crc} of them checked by CRC only" if by_crc else ""
         return f"{devices} intact{note}"

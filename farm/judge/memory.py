@@ -47,7 +47,8 @@ def _static(manifest: Manifest) -> Iterator[tuple[ManifestDevice, ManifestRegion
     """
     known = [
         (device, region, region.pa)
-        for device in manifest.devices
+        # Of a boot that is still to come nothing is known about addresses.
+        for device in (() if manifest.next_boot else manifest.devices)
         for region in device.regions
         if region.pa is not None and region.size_bytes > 0 and not region.decided_in_panic
         if region.kind is RegionKind.BUFFER

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from farm.model import ManifestDevice, Policy
+from farm.model import CycleInput, Expect, FindingKind, ManifestDevice, Policy
 
-__all__ = ["budget_of", "is_required", "is_static", "unmatched"]
+__all__ = [
+    "budget_of",
+    "expected_of",
+    "expected_of_contents",
+    "is_required",
+    "is_static",
+    "unmatched",
+]
 
 
 def _matches(pattern: str, device: ManifestDevice) -> bool:
@@ -39,4 +46,22 @@ def budget_of(policy: Policy, device: ManifestDevice) -> int | None:
     return min(
         (size for pattern, size in policy.budget_bytes.items() if _matches(pattern, device)),
         default=None,
+    )
+
+
+def expected_of(cycle: CycleInput, device: ManifestDevice) -> frozenset[FindingKind]:
+    """What the scenario says must be wrong with a device; empty: nothing."""
+    if cycle.expect is not Expect.PARTIAL:
+        return frozenset()
+    return frozenset(
+        kind for one in cycle.exceptions if _matches(one.device, device) for kind in one.kinds
+    )
+
+
+def expected_of_contents(cycle: CycleInput) -> frozenset[FindingKind]:
+    """What the scenario says must be wrong with the contents record."""
+    if cycle.expect is not Expect.PARTIAL:
+        return frozenset()
+    return frozenset(
+        kind for one in cycle.exceptions if one.device == "contents" for kind in one.kinds
     )

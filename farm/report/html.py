@@ -30,6 +30,7 @@ from farm.report.summary import (
     headline,
     in_full,
     matrix,
+    recovery_text,
     shown_findings,
     verdict_counts,
 )
@@ -185,6 +186,7 @@ def report_html(run: Run) -> str:
         headline=headline(run),
         meaning=MEANING[run.verdict],
         confidence=confidence(run),
+        recoveries=recovery_text(run),
         counts=verdict_counts(run.cycles),
         rows=matrix(run),
     )

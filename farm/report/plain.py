@@ -11,6 +11,7 @@ from farm.report.summary import (
     finding_label,
     finding_text,
     headline,
+    recovery_text,
     shown_findings,
     verdict_counts,
 )
@@ -47,6 +48,7 @@ def report_text(run: Run) -> str:
         )
         if len(cycle.input.channels) > 1:
             lines.extend(f"  {shown(line)}" for line in channel_text(cycle))
+    lines.extend(shown(line) for line in recovery_text(run))
     if note := confidence(run):
         lines.append(note)
     counts = ", ".join(f"{verdict.value} {n}" for verdict, n in verdict_counts(run.cycles).items())

@@ -19,6 +19,7 @@ __all__ = [
     "headline",
     "in_full",
     "matrix",
+    "recovery_text",
     "shown_findings",
     "verdict_counts",
 ]
@@ -47,6 +48,17 @@ def channel_text(cycle: Cycle) -> list[str]:
         f"channel {visible(read.channel)}: {size_text(read.wanted_bytes)} wanted, "
         f"{size_text(read.received_bytes)} over the wire, {duration_text(read.seconds)}"
         for read in cycle.input.channels
+    ]
+
+
+def recovery_text(run: Run) -> list[str]:
+    """How the board was got back after each cycle that had left it behind, a line per step."""
+    return [
+        f"recovery after cycle {recovery.cycle}: {step.step}, {duration_text(step.seconds)}, "
+        f"{'succeeded' if step.succeeded else 'failed'}; why: {visible(step.reason)}; "
+        f"outcome: {visible(step.outcome)}"
+        for recovery in run.recoveries
+        for step in recovery.steps
     ]
 
 

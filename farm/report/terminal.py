@@ -21,6 +21,7 @@ from farm.report.summary import (
     finding_text,
     headline,
     in_full,
+    recovery_text,
     shown_findings,
     verdict_counts,
 )
@@ -143,6 +144,8 @@ def print_run(run: Run, *, console: Console | None = None) -> None:
             show(_cycle(cycle, out.width), Text())
     if len(run.cycles) > 1:
         show(_cycles_table(run))
+    for line in recovery_text(run):
+        show(Text(line, style="dim"))
     counts = "  ".join(f"{verdict.value} {n}" for verdict, n in verdict_counts(run.cycles).items())
     show(Text.assemble(_verdict(run.verdict), "  ", _plain(headline(run))))
     if note := confidence(run):

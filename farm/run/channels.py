@@ -8,6 +8,7 @@ Crash mode comes first, between the panic and the next boot: `sahara`, `ramdump`
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 from farm.bench.environment import Bench
 from farm.bench.strategy import Status
 from farm.errors import BenchError, UsageError
-from farm.judge.channels import zone_span
+from farm.formats.cut_table import cut_table
+from farm.judge.channels import TABLE, zone_span
 from farm.judge.memory import static_spans
 from farm.model import Capture, ChannelRead, Manifest, Ramoops
 
@@ -222,3 +224,46 @@ class ChannelReader:
             got = strategy.driver("edl").peek(start, size, target, strategy.progress)
             self._store("firehose", target, start, got.received_bytes, got.seconds)
         strategy.transition(Status.shell)
+
+
+def read_table(
+    bench: Bench, folder: Path, captures: list[Capture], reads: list[ChannelRead]
+) -> None:
+    """Dump the memory in crash mode, keep panicdump's table of it, and leave crash mode.
+
+    A memory without a table gives no capture. Raises BenchError.
+    """
+    strategy = bench.strategy
+    strategy.transition(Status.crash)
+    crash = strategy.driver("crash")
+    whole = folder / "memory"
+    said = crash.dump(whole)
+    crash.reset()
+    strategy.force(Status.unknown)
+    try:
+        for one in said["files"]:
+            with (whole / one["file"]).open("rb") as file:
+                found = cut_table(file.fileno(), one["base"])
+            if found is None:
+                continue
+            target = folder / "captures" / TABLE / "table.bin"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(found.data)
+            captures.append(
+                Capture(
+                    channel=TABLE,
+                    board_name=f"memory {found.paddr:#x}",
+                    path=target.relative_to(folder).as_posix(),
+                    size_bytes=len(found.data),
+                    sha256=hashlib.sha256(found.data).hexdigest(),
+                    paddr=found.paddr,
+                )
+            )
+            break
+    finally:
+        # Half a gigabyte for some pages of it.
+        shutil.rmtree(whole)
+    received, seconds = said["received_bytes"], said["seconds"]
+    reads.append(
+        ChannelRead(channel=TABLE, wanted_bytes=received, received_bytes=received, seconds=seconds)
+    )

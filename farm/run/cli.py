@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from farm.errors import UsageError
 from farm.model import Policy
-from farm.scenarios import CATALOGUE, scenario_named
+from farm.scenarios import Scenario, select
 
 
 def run(
@@ -23,7 +23,11 @@ def run(
     ],
     scenario: Annotated[
         list[str] | None,
-        typer.Option(help="A way to panic (`farm scenarios`); several are run in turn."),
+        typer.Option(
+            metavar="NAME|PATTERN|GROUP",
+            help="Ways to panic (`farm scenarios`): a name, a pattern as 'lkdtm-*', a group, "
+            "quick or all; several are run in turn.",
+        ),
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="How often each scenario is run.")] = 1,
     channel: Annotated[
@@ -85,7 +89,7 @@ def run(
 
     plan = Plan(
         lg_env=lg_env,
-        scenarios=tuple(scenario_named(name) for name in scenario or ["sysrq-c"]),
+        scenarios=select(scenario or ["sysrq-c"]),
         repeat=repeat,
         out=out,
         policy=Policy(
@@ -122,15 +126,30 @@ def _budget(text: str) -> tuple[str, int]:
 
 
 def scenarios(
+    pattern: Annotated[
+        list[str] | None, typer.Argument(help="Names, patterns or groups; all by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the catalogue as JSON.")] = False,
 ) -> None:
-    """List the ways to panic a board."""
+    """List the ways to panic a board, what each needs, and which records must follow."""
+    chosen = select(pattern or ["all"])
     if as_json:
-        print(json.dumps([entry.model_dump(mode="json") for entry in CATALOGUE], indent=1))
+        print(json.dumps([_as_json(entry) for entry in chosen], indent=1))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("scenario", "needs", "what it does"):
+    for column in ("scenario", "group", "records", "what it does", "needs"):
         table.add_column(column)
-    for entry in CATALOGUE:
-        table.add_row(entry.name, ", ".join(entry.requires), escape(entry.summary))
-    Console().print(table)
+    for entry in chosen:
+        needs = [one for one in (*entry.bench_needs, *entry.kernel_needs) if "LKDTM" not in one]
+        name = f"{entry.name} *" if entry.quick else entry.name
+        table.add_row(
+            name, entry.group, entry.expect.value, escape(entry.summary), escape(", ".join(needs))
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{len(chosen)} scenarios; * in the quick subset", highlight=False)
+
+
+def _as_json(entry: Scenario) -> dict[str, Any]:
+    needs = {"bench_needs": entry.bench_needs, "kernel_needs": entry.kernel_needs}
+    return {**entry.model_dump(mode="json"), **needs}

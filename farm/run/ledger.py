@@ -17,7 +17,7 @@ from farm import __version__
 from farm.judge.judge import judge
 from farm.judge.run_folder import INPUT_NAME, RESULT_NAME, RUN_NAME, reader_for
 from farm.judge.totals import summarise
-from farm.model import Cycle, CycleInput, Run
+from farm.model import Cycle, CycleInput, Recovery, Run
 from farm.run.store import RunFolder, timestamp, write_model
 
 
@@ -46,6 +46,7 @@ class Ledger:
         self._clock = time.monotonic()
         self._cycles: list[Cycle] = []
         self._pending: list[Future[Cycle]] = []
+        self._recoveries: list[Recovery] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
 
     def __enter__(self) -> Self:
@@ -100,6 +101,10 @@ class Ledger:
         self._pending.append(future)
         return future
 
+    def add_recovery(self, recovery: Recovery) -> None:
+        """Note how the board was brought back after a cycle."""
+        self._recoveries.append(recovery)
+
     def finish(self, *, ended_early: str = "", interrupted: bool = False) -> Run:
         """Wait for every verdict and store the final ``run.json``; judging errors surface here."""
         pending, self._pending = self._pending, []
@@ -134,6 +139,7 @@ class Ledger:
             planned_cycles=self._planned_cycles,
             ended_early=ended_early,
             interrupted=interrupted,
+            recoveries=tuple(self._recoveries),
             cycles=cycles,
         )
         self.folder.write(RUN_NAME, run)

@@ -19,10 +19,13 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from farm.bench.environment import Bench, open_bench, read_options
-from farm.bench.inject import inject, watch_panic, watch_reset
+from farm.bench.features import missing_bench, prepare
+from farm.bench.inject import inject, watch_bite, watch_panic, watch_reset
 from farm.bench.manifest import arm
 from farm.bench.pstorefs import PREFIX, collect_pstorefs, unlink_records
+from farm.bench.recovery import recover
 from farm.bench.strategy import Status
+from farm.bench.whereabouts import Place
 from farm.errors import BenchError, DeadlineError, FarmError, FormatError
 from farm.model import (
     BenchFault,
@@ -33,14 +36,22 @@ from farm.model import (
     Manifest,
     PanicAccount,
     Policy,
+    Recovery,
     Run,
 )
-from farm.run.channels import PSTOREFS, ChannelReader, features_needed, needs_crash_mode
+from farm.run.boots import Boots
+from farm.run.channels import (
+    PSTOREFS,
+    ChannelReader,
+    features_needed,
+    needs_crash_mode,
+    read_table,
+)
 from farm.run.flash import Flashed, check, flash
 from farm.run.ledger import Ledger
 from farm.run.progress import RunProgress
 from farm.run.store import RunFolder, new_run_id, timestamp
-from farm.scenarios import Scenario
+from farm.scenarios import Before, ResetPath, Scenario, Trigger
 
 CAPTURE_FOLDER = "captures/pstorefs"
 OLD_FOLDER = "old-records"
@@ -104,6 +115,7 @@ def panic_cycle(
     keep_records: bool = False,
     channels: tuple[str, ...] = (PSTOREFS,),
     flashed: Flashed | None = None,
+    boots: Boots,
 ) -> None:
     """Panic the board once and capture what it left, filling ``evidence`` as it comes.
 
@@ -121,18 +133,33 @@ def panic_cycle(
             spent_s = time.monotonic() - before
             evidence.stages_s[name] = round(evidence.stages_s.get(name, 0.0) + spent_s, 3)
 
-    needed = {*scenario.requires, *features_needed(channels)}
-    evidence.unsupported = tuple(sorted(needed - bench.options.features))
+    options, shell = bench.options, bench.shell
+    if not scenario.panics:
+        channels = (PSTOREFS,)
+    missing = {*missing_bench(scenario, options), *features_needed(channels) - options.features}
+    evidence.unsupported = tuple(sorted(missing))
     if evidence.unsupported:
         return
-    options, shell = bench.options, bench.shell
+    in_crash_mode = needs_crash_mode(channels) or scenario.table
     bench.console.record_to(folder)
     with stage("boot"):
         running, before = bench.strategy.status is Status.shell, time.monotonic()
-        bench.ensure_shell()
+        boots.be_plain(bench)
+        evidence.unsupported = boots.features(bench).missing(scenario)
+        if evidence.unsupported:
+            return
+        if scenario.boot is not None and scenario.trigger is not Trigger.BOOT:
+            running = False
+            boots.be_special(bench, scenario.boot)
         if not running:
             evidence.board_s += time.monotonic() - before
+    if scenario.before is not None:
+        with stage("panic", "the first of two"):
+            earlier = inject(scenario, bench.console, shell)
+            first = watch_panic(earlier, scenario, bench.console, options.deadlines_s)
+            watch_reset(first, earlier, bench.console, shell, options.deadlines_s)
     with stage("arm"):
+        prepare(shell, scenario, options)
         evidence.manifest = arm(shell, options.board, scenario, secrets.randbits(64))
         if flashed is not None:
             check(flashed, evidence.manifest)
@@ -146,31 +173,47 @@ def panic_cycle(
                 evidence.channels,
                 lambda channel: progress.stage("collect", channel),
             )
-        if needs_crash_mode(channels):
+        if in_crash_mode:
             bench.strategy.driver("download").set(True)
         # What is not panicdump's is left to who may want it.
         if old := [one.name for one in evidence.manifest.old_records if one.sha256]:
             progress.stage("arm", f"{len(old)} records from before are kept aside")
             collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
-            if not keep_records:
+            if not keep_records and scenario.before is not Before.UNCOLLECTED:
                 unlink_records(shell, old)
         if before_panic:
             shell.run_script(before_panic, options.deadlines_s.script, what="--before-panic")
+        if scenario.trigger is Trigger.BOOT and scenario.boot is not None:
+            bench.boot_with(scenario.boot)
+            evidence.manifest = evidence.manifest.model_copy(
+                update={"next_boot": True, "nonce": 0, "sequence": 0}
+            )
     with stage("panic", scenario.name):
-        injection = inject(scenario, bench.console, shell)
-        panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
-    if raw is not None and needs_crash_mode(channels) and panic.line:
+        reboot = bench.strategy.reboot.format("").strip()
+        injection = inject(scenario, bench.console, shell, reboot)
+        if scenario.table:
+            panic = watch_bite(injection, scenario)
+        else:
+            panic = watch_panic(injection, scenario, bench.console, options.deadlines_s)
+    if in_crash_mode and (panic.line or panic.gone):
         with stage("collect", "crash mode"):
             bench.strategy.wait_crash()
-            raw.in_crash_mode(channels)
+            if scenario.table:
+                read_table(bench, folder, evidence.captures, evidence.channels)
+            elif raw is not None:
+                raw.in_crash_mode(channels)
     with stage("reset"):
-        if panic.line and not needs_crash_mode(channels):
+        if panic.line and not in_crash_mode:
             mode = bench.strategy.leave_unasked_mode(options.deadlines_s.reset)
             if mode is not None:
                 progress.stage("reset", f"left {mode.value} mode, which no channel asked for")
+        if scenario.reset is ResetPath.BENCH and panic.line:
+            bench.console.stream.wait_quiet(scenario.reset_after_s * options.deadlines_s.factor)
+            bench.warm_reset()
         evidence.panic, listing = watch_reset(
             panic, injection, bench.console, shell, options.deadlines_s
         )
+        boots.came_back(scenario.boot, evidence.panic.reset)
         evidence.board_s += evidence.panic.panic_to_reset_s or 0.0
         evidence.board_s += evidence.panic.reset_to_shell_s or 0.0
     if evidence.panic.reset == "none":
@@ -240,6 +283,7 @@ class Session:
         self._planned_cycles = planned_cycles
         self._bench: Bench | None = None
         self._opened = ExitStack()
+        self._boots = Boots()
         self._number = 0
         self._ledger = Ledger(
             self.folder,
@@ -315,6 +359,7 @@ class Session:
                 keep_records=keep_records,
                 channels=self._channels,
                 flashed=self._flashed,
+                boots=self._boots,
             )
         except (BenchError, FormatError) as error:
             evidence.fault = fault_of(error, evidence.stage)
@@ -335,6 +380,7 @@ class Session:
                 virtual=self.options.virtual,
                 scenario=scenario.name,
                 expect=scenario.expect,
+                exceptions=scenario.exceptions,
                 repeat=repeat,
                 manifest=evidence.manifest,
                 panic=evidence.panic,
@@ -362,27 +408,35 @@ class Session:
         )
 
     def recover(self, fault: BenchFault) -> bool:
-        """Power-cycle the board after ``fault``; False, noting why, when the bench is lost."""
+        """Get the board back after ``fault``; False, noting why, when nothing does."""
+        self._progress.stage("boot", "the bench failed: getting the board back")
         try:
-            where = self.bench.strategy.where()
-            self._progress.note(f"the board is here: {where}")
-            self._progress.stage("boot", "the bench failed: power-cycling the board")
-            self.bench.strategy.force(Status.unknown)
-            self.bench.power_cycle()
-            for folder in self.bench.strategy.rescued:
-                self._progress.note(f"its memory was saved: {folder}")
-            self.bench.strategy.rescued.clear()
+            self._boots.drop(self.bench)
+            found = recover(self.bench, self._progress.note)
         except BenchError as error:
             self.ended_early = fault.message
             self._progress.note(f"the board does not come back: {error.message}")
             return False
-        return True
+        self._ledger.add_recovery(Recovery(cycle=self._number, steps=found.steps))
+        for folder in self.bench.strategy.rescued:
+            self._progress.note(f"its memory was saved: {folder}")
+        self.bench.strategy.rescued.clear()
+        if found.place is Place.SHELL:
+            return True
+        if found.place is Place.EDL and self._flash is not None:
+            self._progress.note("it will be flashed again")
+            self._flashed = None
+            return True
+        self.ended_early = fault.message
+        self._progress.note(f"the board does not come back: {found.steps[-1].outcome}")
+        return False
 
     def _leave_bench(self) -> None:
         with self._opened:
             if self._bench is None:
                 return
             self._progress.stage("report", "powering the board off")
+            self._boots.leave(self._bench)
             error = self._bench.safe_state()
             if (unfinished := self._bench.strategy.unfinished) is not None:
                 # Taking the bench down would lose what the board still holds.

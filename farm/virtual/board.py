@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from farm.errors import BenchError, FarmError, UsageError
 from farm.virtual.boot_programs import BootPrograms, Loaded
@@ -39,6 +40,15 @@ _WORDS = {
     Stage.CRASH: "Crash mode, memory dump over USB",
     Stage.FASTBOOT: "fastboot: processing commands",
 }
+
+
+@dataclass
+class BootWith:
+    """What the next ``boots`` boots have beside the board's own options."""
+
+    append: str
+    ecc_size_bytes: int | None
+    boots: int
 
 
 class Button:
@@ -116,6 +126,7 @@ class Board:
         self._hang_next = False
         self._flips: list[FlipRequest] = []
         self._ramoops = read_ramoops(options.dtb, options.ecc_size_bytes)
+        self._boot_with: BootWith | None = None
         self.fastboot_key = Button()
         self.edl_strap = Button()
         self.power_key = PowerKey(self._short_press, self._long_press)
@@ -274,14 +285,24 @@ class Board:
     async def _boot(self, kind: str, loaded: Loaded, *, paused: bool = False) -> None:
         """Start QEMU on the DRAM as it is; raises BenchError, and then the board is dead."""
         words = [loaded.cmdline, f"androidboot.slot_suffix=_{loaded.slot}", self._options.append]
+        ecc_size_bytes = self._options.ecc_size_bytes
+        if (boot_with := self._boot_with) is not None:
+            words.append(boot_with.append)
+            if boot_with.ecc_size_bytes is not None:
+                ecc_size_bytes = boot_with.ecc_size_bytes
+            boot_with.boots -= 1
+            if boot_with.boots == 0:
+                self._boot_with = None
         booted = self._options.model_copy(
             update={
                 "kernel": loaded.kernel,
                 "initrd": loaded.initrd,
                 "dtb": loaded.dtb,
+                "ecc_size_bytes": ecc_size_bytes,
                 "append": " ".join(filter(None, words)),
             }
         )
+        self._ramoops = read_ramoops(self._options.dtb, ecc_size_bytes)
         try:
             self._folder.dtb.write_bytes(prepare(booted))
             files = MachineFiles(
@@ -357,6 +378,23 @@ class Board:
         with contextlib.suppress(BenchError):
             if self._machine is not None:
                 await self._machine.send_break()
+
+    def boot_with(self, append: str, ecc_size_bytes: int | None, boots: int) -> None:
+        """Let the next ``boots`` boots differ; 0: none any more."""
+        self._boot_with = BootWith(append, ecc_size_bytes, boots) if boots else None
+        self._events.add("boot-with", append=append, ecc_size=ecc_size_bytes, boots=boots)
+
+    async def reset(self) -> None:
+        """Reset the chip as its reset line, or its watchdog's bite, would; the DRAM stays."""
+        async with self._switching:
+            if self._machine is None:
+                raise BenchError("the board runs no kernel", part="board")
+            self._events.add("reset-line")
+            # What hangs until power is cycled does so after a reset, too.
+            self._hang_next = self._hang_next or self._condition is Condition.HUNG
+            stage, why = self._imem().after_reset()
+            await self._warm_reset(stage, why)
+            self._on_change()
 
     def arm_flip(self, request: FlipRequest) -> None:
         """Flip bits on the next warm reset; raises UsageError for what can never be."""

@@ -313,6 +313,29 @@ def press(
     _fault(name, "press", button=button, on=how == "on", as_json=as_json)
 
 
+@app.command("boot-with")
+def boot_with(
+    append: Annotated[str, typer.Argument(help="More kernel boot arguments.")] = "",
+    ecc_size: Annotated[
+        int, typer.Option(help="ramoops ECC, as of `up`; -1: as the board was brought up.")
+    ] = -1,
+    boots: Annotated[int, typer.Option(min=0, help="For so many boots; 0: no longer.")] = 1,
+    name: Name = DEFAULT_NAME,
+    as_json: AsJson = False,
+) -> None:
+    """Let the next boots differ, as a boot loader's one-time entry does."""
+    if ecc_size > 255:
+        raise UsageError(f"--ecc-size {ecc_size}: 255 at most")
+    ecc = None if ecc_size < 0 else ecc_size
+    _fault(name, "boot-with", append=append, ecc_size_bytes=ecc, boots=boots, as_json=as_json)
+
+
+@app.command()
+def reset(name: Name = DEFAULT_NAME, as_json: AsJson = False) -> None:
+    """Reset the chip, as its reset line does: the memory stays."""
+    _fault(name, "reset", as_json=as_json)
+
+
 @fault.command("usb")
 def usb_fault(
     which: Annotated[str, typer.Argument(help="missing-zlp, short-reads, unplug-at, ...")],

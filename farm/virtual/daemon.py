@@ -152,6 +152,10 @@ class Daemon:
                 "power": self._board.power_key,
             }
             await button[request["button"]].switch_relay(request["on"])
+        elif command == "boot-with":
+            self._board.boot_with(request["append"], request["ecc_size_bytes"], request["boots"])
+        elif command == "reset":
+            await self._board.reset()
         elif command == "clear":
             await self._board.clear_faults()
         elif command == "down":

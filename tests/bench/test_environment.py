@@ -260,8 +260,8 @@ def test_stopping_does_not_wait_for_long() -> None:
     ("old", "new", "said"),
     [
         ("      prompt:", "      promt:", ":13: targets.main.options.promt: there is no such key"),
-        ("CrashMode: {}", "CrashMode: {colour: red}", ":42: targets.main.drivers.CrashMode.colour"),
-        ("reader: lk2nd", "reader: lk3", ":46: targets.main.drivers.Fastboot.reader: Input should"),
+        ("CrashMode: {}", "CrashMode: {colour: red}", ":46: targets.main.drivers.CrashMode.colour"),
+        ("reader: lk2nd", "reader: lk3", ":50: targets.main.drivers.Fastboot.reader: Input should"),
         ("panic: 15", "panic: soon", ":18: targets.main.options.deadlines_s.panic: Input should"),
         (
             "    features: [",
@@ -269,7 +269,7 @@ def test_stopping_does_not_wait_for_long() -> None:
             ":8: targets.main.features: Input should",
         ),
         ("    options:", "    option:", ":9: targets.main.option: there is no such key; did you"),
-        ("host: localhost", "host: a: b", ":25:16: this is not YAML: mapping values"),
+        ("host: localhost", "host: a: b", ":29:16: this is not YAML: mapping values"),
     ],
 )
 def test_an_error_names_line_field_and_what_was_expected(

@@ -11,7 +11,15 @@ import pytest
 from farm.bench import inject as inject_module
 from farm.bench import kept_log as kept_log_module
 from farm.bench.environment import Bench
-from farm.bench.inject import Injection, inject, watch_panic, watch_reset
+from farm.bench.inject import (
+    Injection,
+    inject,
+    is_slow,
+    patient,
+    trigger_command,
+    watch_panic,
+    watch_reset,
+)
 from farm.bench.manifest import AfterPanic
 from farm.bench.options import Deadlines
 from farm.bench.pstorefs import BoardFile, Listing
@@ -196,3 +204,62 @@ def test_words_that_the_line_lost_are_in_the_log_that_pstore_kept(
     if found:
         assert account.panic_line is not None
         assert account.panic_line.endswith("Oops - BUG: Fatal exception")
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("sysrq-c", "echo c > /proc/sysrq-trigger"),
+        ("lkdtm-bug", "echo BUG > /sys/kernel/debug/provoke-crash/DIRECT"),
+        ("hardirq", "echo PANIC > /sys/kernel/debug/provoke-crash/INT_HW_IRQ_EN"),
+        ("cpu-1", "taskset 2 sh -c 'echo c > /proc/sysrq-trigger'"),
+        ("orderly-reboot", "/bin/reboot"),
+        ("early-no-init", "/bin/reboot"),
+    ],
+)
+def test_each_trigger_is_one_command(name: str, typed: str) -> None:
+    assert trigger_command(scenario_named(name), "/bin/reboot") == typed
+
+
+def test_a_board_that_still_says_new_things_is_slow() -> None:
+    assert is_slow(["[ 1.0] clk: ready", "[ 1.4] uart: up", "[ 2.0] init"])
+    assert not is_slow([])
+    assert not is_slow(["", "[ 1.0] rcu: stall", "[ 2.0] rcu: stall", "[ 31.5] rcu: stall"])
+
+
+def chatter(board: Any, lines: int, period_s: float) -> threading.Thread:
+    def talk() -> None:
+        words = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
+        for number in range(lines):
+            board.say(f"starting {words[number % len(words)]}\n".encode())
+            time.sleep(period_s)
+        board.say(b"here at last\n")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    return thread
+
+
+def test_a_slow_board_gets_more_time(board: Any, shell_bench: Bench) -> None:
+    shell_bench.console.mark()
+    thread = chatter(board, 14, 0.1)
+    assert patient(shell_bench.console, ["here at last"], 0.8, "the end").index == 0
+    thread.join()
+
+
+def test_a_stuck_board_gets_no_more_time(board: Any, shell_bench: Bench) -> None:
+    shell_bench.console.mark()
+    began = time.monotonic()
+    with pytest.raises(DeadlineError):
+        patient(shell_bench.console, ["here at last"], 0.5, "the end")
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_slow_board_does_not_get_time_without_end(board: Any, shell_bench: Bench) -> None:
+    shell_bench.console.mark()
+    began = time.monotonic()
+    thread = chatter(board, 40, 0.1)
+    with pytest.raises(DeadlineError):
+        patient(shell_bench.console, ["never"], 0.8, "the end")
+    assert 2.0 < time.monotonic() - began < 3.5
+    thread.join()

@@ -28,6 +28,8 @@ def environment(root: Path, name: str, *options: str) -> Path:
     up = ", ".join([named, "--serial-port", repr(serial), "--power-port", repr(power), *options])
     text = text.replace("virtual, status]", f"virtual, status, {named}]")
     text = text.replace("virtual, down]", f"virtual, down, {named}]")
+    text = text.replace("'{boots}']", f"'{{boots}}', {named}]")
+    text = text.replace("virtual, reset]", f"virtual, reset, {named}]")
     text = text.replace("virtual, up]", f"virtual, up, {up}]")
     text = text.replace("serial: E1A339F9", f"serial: '{usb_serial(name)}'")
     for key in ("edl", "fastboot"):

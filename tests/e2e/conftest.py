@@ -197,6 +197,8 @@ def make_board() -> Iterator[Callable[..., Board]]:
             "start": ["farm", *up],
             "stop": ["farm", "virtual", "down", *named],
         }
+        target["options"]["boot_with"] += named
+        target["options"]["reset"] += named
         target["resources"]["BoardUsb"]["serial"] = usb_serial(name)
         drivers = target["drivers"]
         drivers["Edl"]["programmer"] = str(ROOT / "devices" / "virtual-programmer.elf")

@@ -28,6 +28,8 @@ from farm.model import (
     PanicAccount,
     Policy,
     Ramoops,
+    Recovery,
+    RecoveryStep,
     Run,
     Subject,
     Verdict,
@@ -309,6 +311,25 @@ def test_a_failure_shows_its_evidence() -> None:
     words = " ".join(check_page(report_html(run_of(cycle(1, Verdict.FAIL)))).words)
     for evidence in ("0x1f4", "ff 11", "00 11", "3 bytes wrong", "Kernel panic - not syncing"):
         assert evidence in words
+
+
+def test_how_a_board_was_got_back_is_in_every_form() -> None:
+    step = RecoveryStep(
+        step="power cycle",
+        reason="it <b>hung</b>",
+        outcome="the shell answers",
+        succeeded=True,
+        seconds=2.5,
+    )
+    run = run_of(cycle(1, Verdict.PASS)).model_copy(
+        update={"recoveries": (Recovery(cycle=1, steps=(step,)),)}
+    )
+    words = "recovery after cycle 1: power cycle, 2.50 s, succeeded"
+    page = report_html(run)
+    assert words in page
+    assert "<b>hung" not in page
+    assert words in report_text(run)
+    assert words in terminal(run, 200)
 
 
 def test_a_run_without_cycles() -> None:

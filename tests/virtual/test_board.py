@@ -270,3 +270,43 @@ def test_a_taken_port_is_named(make_board: MakeBoard) -> None:
     assert done.returncode == 2
     assert f"TCP port {port} is taken by" in done.stderr
     assert f"pid {os.getpid()}" in done.stderr
+
+
+def test_the_next_boot_alone_can_differ(board: TestBoard, shell: Console) -> None:
+    done = board.run("boot-with", "panic_farm_word=1", "--ecc-size", "16")
+    assert done.returncode == 0, done.stderr
+    assert "panic_farm_word" not in shell.command("cat /proc/cmdline")
+    seen = []
+    for _ in range(2):
+        assert board.run("reset").returncode == 0
+        shell.expect(PROMPT)
+        seen.append(
+            shell.command("grep -o panic_farm_word=1 /proc/cmdline; dmesg | grep -o ecc:.*")
+        )
+    assert [one.split() for one in seen] == [
+        ["panic_farm_word=1", "ecc:", "16"],
+        ["ecc:", "0"],
+    ]
+
+
+def test_a_boot_that_is_called_off_does_not_differ(board: TestBoard, shell: Console) -> None:
+    board.run("boot-with", "panic_farm_word=1", "--boots", "3")
+    board.run("boot-with", "--boots", "0")
+    board.run("reset")
+    shell.expect(PROMPT)
+    assert "panic_farm_word" not in shell.command("cat /proc/cmdline")
+
+
+def test_the_reset_line_keeps_the_memory(board: TestBoard, shell: Console) -> None:
+    shell.command("echo still-here > /dev/pmsg0")
+    assert board.run("reset").returncode == 0
+    shell.expect(PROMPT)
+    assert "still-here" in shell.command("cat /sys/fs/pstore/pmsg-ramoops-0")
+    assert board.events("reset-line")
+
+
+def test_a_board_that_is_off_has_nothing_to_reset(board: TestBoard) -> None:
+    board.power(on=False)
+    done = board.run("reset")
+    assert done.returncode == 3
+    assert "runs no kernel" in done.stderr
