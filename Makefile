@@ -8,12 +8,14 @@ VENV := .venv
 PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
 	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
-	openssh-server openssh-client rsync
+	openssh-client libwrap0 rsync
 # What `make kernel-check` needs beside them; pylibfdt, which dtschema needs, is compiled.
 CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
 	$(if $(filter amd64,$(shell dpkg --print-architecture)),,gcc-x86-64-linux-gnu)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 CHECK_STAMP := $(STAMP)-check
+# For the test of a host of its own. Unpacked only: installing the package would start an sshd.
+SSHD := $(VENV)/openssh/usr/sbin/sshd
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 ENV := devices/virtual.yaml
@@ -69,6 +71,11 @@ $(STAMP): | packages
 
 $(CHECK_STAMP): $(STAMP) | check-packages
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernel-check]'
+	touch $@
+
+$(SSHD): | packages $(STAMP)
+	mkdir -p $(VENV)/openssh
+	cd $(VENV)/openssh && apt-get download -q openssh-server && dpkg-deb -x openssh-server_*.deb .
 	touch $@
 
 build: setup
@@ -137,7 +144,7 @@ soak: build
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
 # the validation suite on the boards that the environments name.
-test: lint build
+test: lint build $(SSHD)
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml

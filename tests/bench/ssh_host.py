@@ -23,7 +23,9 @@ import usb
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "cablehost"
-_SSHD = "/usr/sbin/sshd"
+# Debian's, unpacked and not installed; `make test` does that.
+_SSHD = ROOT / ".venv" / "openssh" / "usr" / "sbin" / "sshd"
+_PASSWD = Path("/etc/passwd")
 _START_DEADLINE_S = 10.0
 
 
@@ -93,9 +95,17 @@ def ssh_host(hidden: Path, umockdev: Path) -> Iterator[SshHost]:
         folder / "client" / "ssh", f'exec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"'
     )
     mounts = [f"mount -t tmpfs none {one}" for one in (ROOT, hidden, "/var/cache")]
-    start = f"{_SSHD} -D -e -f {folder / 'sshd_config'}"
+    # The namespace hides where it comes from.
+    own_sshd = shutil.copy2(_SSHD, folder / "sshd")
+    start = f"{own_sshd} -D -e -f {folder / 'sshd_config'}"
     if os.getuid() == 0:
         alone = ["unshare", "--mount"]
+        users = _PASSWD.read_text()
+        if "\nsshd:" not in users:
+            (folder / "passwd").write_text(
+                f"{users.rstrip()}\nsshd:x:64999:65534::/run/sshd:/usr/sbin/nologin\n"
+            )
+            mounts.append(f"mount --bind {folder / 'passwd'} {_PASSWD}")
         mounts.append("mkdir -p /run/sshd")
     else:
         # Root for the mounts only: an sshd that is nobody's but its user's changes no user.
