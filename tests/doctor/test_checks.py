@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,11 @@ def test_a_real_process_of_that_name_is_found(tmp_path: Path) -> None:
     shutil.copy("/bin/sleep", program)
     process = subprocess.Popen([program, "60"])
     try:
+        # Popen returns when exec has closed its pipe, which it does before it gives the name.
+        for _ in range(500):
+            if Path(f"/proc/{process.pid}/comm").read_text().strip() == program.name:
+                break
+            time.sleep(0.01)
         assert check_modem_manager(Host(), emulated=False).state is State.WRONG
         assert check_modem_manager(Host(), emulated=True).state is State.WARNING
     finally:
