@@ -41,7 +41,8 @@ def find(base: str, sources: Path = _SOURCES) -> Tarball:
     if not path.is_file():
         raise UsageError(
             f"{path} does not exist: the package linux-source-{base} is not installed",
-            process.SETUP_HINT,
+            f"`sudo apt-get install linux-source-{base}`; `make setup` installs that of 6.12, "
+            "`make kernel-check` all that there is a series for",
         )
     asked = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Version}", f"linux-source-{base}"],
