@@ -75,7 +75,9 @@ $(CHECK_STAMP): $(STAMP) | check-packages
 
 $(SSHD): | packages $(STAMP)
 	mkdir -p $(VENV)/openssh
-	cd $(VENV)/openssh && apt-get download -q openssh-server && dpkg-deb -x openssh-server_*.deb .
+	cd $(VENV)/openssh && rm -f *.deb && { apt-get download -q openssh-server || \
+		{ $(SUDO) apt-get update -q && apt-get download -q openssh-server; } }
+	cd $(VENV)/openssh && dpkg-deb -x openssh-server_*.deb .
 	touch $@
 
 build: setup
