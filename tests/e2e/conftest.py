@@ -167,7 +167,8 @@ class Running:
         return Outcome(code, json.loads(text), stderr)
 
 
-@pytest.fixture(scope="session")
+# By module, for one USB bus has no more than 15 ports.
+@pytest.fixture(scope="module")
 def make_board() -> Iterator[Callable[..., Board]]:
     """Return a function that makes a board from devices/virtual.yaml, with other ports."""
     # Not pytest's own folder: the path of a Unix socket must stay below 108 bytes.
@@ -218,7 +219,7 @@ def make_board() -> Iterator[Callable[..., Board]]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def board(make_board: Callable[..., Board]) -> Board:
     """A board without ECC, brought up once."""
     made = make_board("plain")
