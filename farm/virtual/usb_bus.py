@@ -23,7 +23,8 @@ from farm.virtual.usbfs import Plugged, Port, Tree
 
 PRELOAD = "libumockdev-preload.so.0"
 BUS = 1
-_PORTS = 15
+# As many as the kernel gives a hub: USB_MAXCHILDREN, include/uapi/linux/usb/ch11.h.
+_PORTS = 31
 _ADDRESSES = 127
 
 

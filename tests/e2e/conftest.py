@@ -167,7 +167,7 @@ class Running:
         return Outcome(code, json.loads(text), stderr)
 
 
-# By module, for one USB bus has no more than 15 ports.
+# By module: a board that nobody needs any more still has a process and a port of the USB bus.
 @pytest.fixture(scope="module")
 def make_board() -> Iterator[Callable[..., Board]]:
     """Return a function that makes a board from devices/virtual.yaml, with other ports."""
