@@ -8,11 +8,7 @@ off); Arm DEN 0022, section 5.9.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-from farm.build.process import output
-from farm.build.reboot import COMPILER
+from farm.build import assembly
 
 # The argument is where the memory set aside by crashkernel= begins, in hexadecimal digits.
 SOURCE = """\
@@ -83,13 +79,4 @@ read -r loaded < /sys/kernel/kexec_crash_loaded
 
 def program() -> bytes:
     """Return ``kexec-load``, a static ELF binary; raises BuildError with the assembler's words."""
-    with tempfile.TemporaryDirectory(prefix="farm-kexec-") as folder:
-        made = Path(folder) / "kexec-load"
-        flags = ["-nostdlib", "-static", "-Wl,--build-id=none", "-s", "-x", "assembler"]
-        output(
-            [COMPILER, *flags, "-", "-o", made.name],
-            what="the board's crash kernel",
-            cwd=made.parent,
-            data=SOURCE.encode(),
-        )
-        return made.read_bytes()
+    return assembly.program("kexec-load", SOURCE, "the board's crash kernel")

@@ -7,12 +7,7 @@ Linux 6.12, kernel/reboot.c (LINUX_REBOOT_CMD_RESTART and _RESTART2). An option,
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-from farm.build.process import output
-
-COMPILER = "aarch64-linux-gnu-gcc"
+from farm.build import assembly
 
 SOURCE = """\
 	.text
@@ -41,13 +36,4 @@ _start:
 
 def program() -> bytes:
     """Return the program, a static ELF binary; raises BuildError with the assembler's words."""
-    with tempfile.TemporaryDirectory(prefix="farm-reboot-") as folder:
-        made = Path(folder) / "reboot"
-        flags = ["-nostdlib", "-static", "-Wl,--build-id=none", "-s", "-x", "assembler"]
-        output(
-            [COMPILER, *flags, "-", "-o", made.name],
-            what="the board's reboot program",
-            cwd=made.parent,
-            data=SOURCE.encode(),
-        )
-        return made.read_bytes()
+    return assembly.program("reboot", SOURCE, "the board's reboot program")
