@@ -395,3 +395,92 @@ class Run(Frozen):
     interrupted: bool = False
     recoveries: tuple[Recovery, ...] = ()
     cycles: tuple[Cycle, ...]
+
+
+NIGHT_SCHEMA_VERSION = 1
+
+
+class Purpose(StrEnum):
+    """Why a cycle was run: for the plan, or to show that a board set aside can be trusted again."""
+
+    PLAN = "plan"
+    TRAINING = "training"
+
+
+class NightCell(Frozen):
+    """What the plan asks for once: a hole in the matrix if no cycle of it counts."""
+
+    kernel: str = Field(description="the plan's name for it")
+    board: str
+    scenario: str
+    channels: tuple[str, ...]
+    repeat: int = Field(description="from 1")
+
+
+class NightKernel(Frozen):
+    """A kernel of the plan, and by what it is known again."""
+
+    name: str
+    release: str | None = None
+    build_id: str | None = None
+    sha256: dict[str, str] = Field(
+        default={}, description="of what it was made from and what came out: config, series, image"
+    )
+
+
+class NightBoard(Frozen):
+    """A board of the plan; ``set_aside`` says why it was not to be trusted, empty if it was."""
+
+    name: str
+    lg_env: str
+    virtual: bool
+    set_aside: str = ""
+
+
+class NightCycle(Frozen):
+    """One cycle that was run: which cell, where its evidence lies, what came of it.
+
+    ``run`` is the run's folder relative to the night's, ``number`` the cycle's in its run.json.
+    A cell's last attempt counts; those before it were retried after an ERROR and are kept.
+    """
+
+    cell: NightCell
+    attempt: int = Field(description="from 1")
+    purpose: Purpose = Purpose.PLAN
+    counts: bool
+    run: str
+    number: int
+    started: str = Field(description="RFC 3339")
+    wall_s: float
+    verdict: Verdict
+    blame: Blame | None
+    why: str
+
+
+class NightHole(Frozen):
+    """A cell of the plan without a cycle that counts, and why."""
+
+    cell: NightCell
+    reason: str
+
+
+class Night(Frozen):
+    """The whole of ``night.json``; the runs that it names lie in the folder beside it."""
+
+    schema_version: int = NIGHT_SCHEMA_VERSION
+    night_id: str
+    plan: str = Field(description="the plan's own name; nights of one plan are compared")
+    plan_sha256: str
+    farm_version: str
+    started: str
+    finished: str | None = None
+    wall_s: float
+    verdict: Verdict
+    totals: dict[str, int]
+    kernels: tuple[NightKernel, ...]
+    boards: tuple[NightBoard, ...]
+    runs: tuple[str, ...] = Field(description="run folders, relative to the night's")
+    cycles: tuple[NightCycle, ...]
+    holes: tuple[NightHole, ...] = ()
+    ended_early: str = ""
+    interrupted: bool = False
