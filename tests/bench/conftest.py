@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import select
-import signal
 import socket
 import subprocess
 import termios
@@ -139,7 +138,6 @@ class FakeBoard:
             stderr=slave,
             env=environment,
             cwd=self.folder,
-            start_new_session=True,
         )
         os.close(slave)
         os.write(self._wake_write, b"\0")
@@ -148,7 +146,9 @@ class FakeBoard:
         shell, self._shell = self._shell, None
         master, self._master = self._master, -1
         if shell is not None:
-            os.killpg(shell.pid, signal.SIGKILL)
+            # Its jobs have process groups of their own, and a shell without a terminal spins.
+            subprocess.run(["pkill", "-KILL", "-s", str(shell.pid)], check=False)
+            shell.kill()
             os.close(master)
             shell.wait()
 
