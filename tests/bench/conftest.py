@@ -202,6 +202,9 @@ class FakeBoard:
                     if self._client is client:
                         self._client = None
                     continue
+                if self._client is not client:
+                    client.close()  # its answers would go to the one that came after it
+                    continue
                 plain = b"".join(self._manager.filter(data))
                 if self._port.breaks > after_break and b"c" in plain:
                     after_break = self._port.breaks
