@@ -34,6 +34,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
+    "farm.export": frozenset({"farm", "farm.errors", "farm.model", "farm.judge", "farm.report"}),
+    "farm.signoff": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.model",
+            "farm.judge",
+            "farm.report",
+            "farm.export",
+            "farm.history",
+        }
+    ),
     "farm.run": frozenset(
         {
             "farm",
@@ -45,6 +58,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.judge",
             "farm.report",
+            "farm.export",
         }
     ),
     "farm.doctor": frozenset(
@@ -67,6 +81,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.run",
             "farm.report",
+            "farm.export",
         }
     ),
     # The command reaches its rooms by name, when one is used.
@@ -81,6 +96,8 @@ NO_BENCH = (
     "farm.decode",
     "farm.judge",
     "farm.report",
+    "farm.export",
+    "farm.signoff",
 )
 # Protocols speak to a transport; labgrid is the bench's.
 NO_LABGRID = ("farm.qualcomm", "farm.virtual")
