@@ -1,4 +1,4 @@
-"""JUnit XML, valid for Jenkins' xUnit plug-in (junit-10.xsd) and for Ant's JUnit schema (Windy Road).
+"""JUnit XML, valid for Jenkins' xUnit plug-in (junit-10.xsd) and for Ant's schema (Windy Road).
 
 A suite is a kernel on a board, a case is a cycle that counts. FAIL is <failure>; ERROR and a hole
 are <error>, for nothing is known of the kernel; SKIP is <skipped>. What XML 1.0 cannot hold is
