@@ -33,6 +33,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
+    "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.export": frozenset({"farm", "farm.errors", "farm.model", "farm.judge", "farm.report"}),
     "farm.signoff": frozenset(
@@ -95,6 +96,7 @@ NO_BENCH = (
     "farm.formats",
     "farm.decode",
     "farm.judge",
+    "farm.history",
     "farm.report",
     "farm.export",
     "farm.signoff",
