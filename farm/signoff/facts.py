@@ -6,17 +6,20 @@ word counts only where the cycle has none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from farm.errors import UsageError
 from farm.export.results import NIGHT_NAME, load_night, load_night_runs
-from farm.judge.run_folder import RUN_NAME, load_run
-from farm.model import Cycle, Night, Purpose, Run, Verdict
+from farm.history import CycleRow, History
+from farm.judge.run_folder import RUN_NAME, inside, load_run
+from farm.model import Cycle, Night, NightKernel, Purpose, Run, Verdict
 from farm.signoff.policy import KernelIdentity
 
-__all__ = ["DeviceFact", "Fact", "Facts", "facts_of_folder"]
+__all__ = ["DeviceFact", "Fact", "Facts", "HistoryFacts", "facts_of_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +231,83 @@ def facts_of_folder(root: Path) -> Facts:
             except UsageError as error:
                 facts.unreadable[str(folder)] = error.message
     # One run may lie in two places; it was still run once.
-    facts.cycles = list({one.id: one for one in facts.cycles}.values())
+    facts.cycles = list({one.id: one for one in reversed(facts.cycles)}.values())[::-1]
     return facts
+
+
+def _hashes_of_nights(facts: Facts, root: Path, night_ids: Iterable[str]) -> None:
+    """Take the kernels' hashes from the nights' own files, as far as these are at hand."""
+    for night_id in night_ids:
+        try:
+            night = json.loads((inside(root / "nights", night_id) / NIGHT_NAME).read_bytes())
+            kernels = [NightKernel.model_validate(one) for one in night["kernels"]]
+        except (OSError, ValueError, KeyError, TypeError, UsageError):
+            continue
+        for kernel in kernels:
+            if kernel.build_id:
+                facts.add_hashes(kernel.build_id, kernel.sha256)
+
+
+def _fact_of_row(row: CycleRow, root: Path) -> Fact:
+    try:
+        folder = inside(root, row.path)
+    except UsageError:
+        folder = None
+    return Fact(
+        id=f"{row.run_id}#{row.number}",
+        run_id=row.run_id,
+        run=folder,
+        number=row.number,
+        night_id=row.night_id or "",
+        started=row.started,
+        release=row.release or "",
+        build_id=row.build_id or "",
+        board=row.board,
+        virtual=row.virtual,
+        scenario=row.scenario,
+        channels=frozenset(filter(None, row.channels.split(","))),
+        repeat=row.repeat,
+        counts=row.counts,
+        training=row.purpose == Purpose.TRAINING.value,
+        verdict=Verdict(row.verdict),
+        why=row.why,
+        driver=row.finding_driver or "",
+        device=row.finding_device or "",
+        used_bytes=row.used_bytes,
+    )
+
+
+class HistoryFacts(Facts):
+    """The facts that a history holds of some kernels; the runs' folders lie below ``root``."""
+
+    def __init__(self, history: History, root: Path, kernels: Iterable[KernelIdentity]) -> None:
+        super().__init__(source=f"history, runs below {root}")
+        self._history = history
+        self._ids: dict[str, int] = {}
+        for kernel in kernels:
+            builds = None if kernel.build_id is None else [kernel.build_id]
+            for row in history.cycles(build_ids=builds, counting_only=False):
+                if kernel.release is not None and row.release != kernel.release:
+                    continue
+                fact = _fact_of_row(row, root)
+                if fact.id not in self._ids:
+                    self._ids[fact.id] = row.id
+                    self.cycles.append(fact)
+        _hashes_of_nights(self, root, dict.fromkeys(one.night_id for one in self.cycles))
+
+    def devices(self, facts: Iterable[Fact]) -> Iterator[tuple[Fact, tuple[DeviceFact, ...]]]:
+        """Each cycle with its devices, asked for at once."""
+        by_id = {self._ids[one.id]: one for one in facts}
+        rows = groupby(self._history.devices(by_id), key=lambda row: row.cycle_id)
+        for cycle_id, devices in rows:
+            yield (
+                by_id.pop(cycle_id),
+                tuple(
+                    DeviceFact(
+                        row.device, row.driver, row.record_bytes, Verdict(row.verdict), row.why
+                    )
+                    for row in devices
+                ),
+            )
+        for one in by_id.values():
+            yield one, ()

@@ -120,8 +120,10 @@ class SignoffPolicy(Frozen):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> SignoffPolicy:
-        if self.allow_virtual and "hardware" in self.model_fields_set and (
-            self.hardware == "required"
+        if (
+            self.allow_virtual
+            and "hardware" in self.model_fields_set
+            and (self.hardware == "required")
         ):
             raise ValueError("hardware: required and allow_virtual: true exclude each other")
         return self
