@@ -244,7 +244,7 @@ def _hardware(policy: SignoffPolicy, facts: Sequence[Fact]) -> Clause:
         return Clause("hardware", "virtual boards are allowed; a GO then says so", found)
     asks = "hardware only: results of virtual boards never count"
     found = f"{real} cycles on hardware; {len(virtual)} on virtual boards, which do not count"
-    problems = ()
+    problems: tuple[Problem, ...] = ()
     if not real:
         problems = (Problem("hardware", "no cycle was run on hardware"),)
     return Clause("hardware", asks, found, problems)
@@ -298,7 +298,7 @@ def _coverage(cells: Sequence[Cell]) -> Clause:
     full = sum(not cell.hole for cell in cells)
     return Clause(
         "coverage",
-        f"{len(cells)} cells of board, scenario and channel, each judged as often as the policy says",
+        f"{len(cells)} cells of board, scenario and channel, judged as often as wanted",
         f"{full} of {len(cells)} cells are full, {len(problems)} are holes",
         tuple(problems),
         tuple(dict.fromkeys(cell.cited for cell in cells if cell.cited)),
@@ -322,6 +322,8 @@ def _failures(counted: Sequence[Fact]) -> Clause:
         for (board, scenario, driver), cycles in failed.items()
     )
     judged = sum(one.judged for one in counted)
+    if not judged:
+        problems = (Problem("failures", "no cycle was judged"),)
     found = f"{sum(map(len, failed.values()))} of {judged} judged cycles failed"
     return Clause("failures", "no cycle in which the kernel failed", found, problems)
 
@@ -508,7 +510,7 @@ def _bench_errors(policy: SignoffPolicy, attempts: Sequence[Fact]) -> Clause:
     rate = len(errors) / len(attempts) if attempts else 0.0
     asks = f"the bench failed in at most {_percent(limit.max_rate)} of all cycles, retried ones too"
     found = f"{len(errors)} of {len(attempts)} cycles: {_percent(rate)}"
-    problems = ()
+    problems: tuple[Problem, ...] = ()
     if rate > limit.max_rate or not attempts:
         problems = (Problem("bench-errors", found, cited=tuple(one.id for one in errors[-5:])),)
     return Clause("bench-errors", asks, found, problems)

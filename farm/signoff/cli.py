@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -35,7 +34,7 @@ _STYLE = {"MET": "green", "WAIVED": "yellow", "NOT MET": "bold red"}
 class _PolicyFirst(TyperGroup):
     """Takes a first argument that is no command for a policy: `farm signoff POLICY.yaml`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["decide", *args]
         return super().parse_args(ctx, args)

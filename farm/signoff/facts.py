@@ -131,7 +131,10 @@ def _add_run(
             virtual=run.virtual or cycle.input.virtual or run.board in virtual_boards,
             scenario=cycle.scenario,
             channels=frozenset(
-                one.channel for one in (*cycle.input.channels, *cycle.input.captures)
+                [
+                    *(read.channel for read in cycle.input.channels),
+                    *(capture.channel for capture in cycle.input.captures),
+                ]
             ),
             repeat=cycle.repeat,
             counts=in_night.counts if in_night else True,

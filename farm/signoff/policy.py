@@ -107,7 +107,7 @@ class SignoffPolicy(Frozen):
     drivers: tuple[Name, ...] = Field(
         default=(), description="must be registered and PASS in every required cell; patterns"
     )
-    budget_bytes: dict[Name, Bytes] = {}
+    budget_bytes: dict[Name, Bytes] = Field(default={})
     total_budget_bytes: Bytes | None = None
     growth: Growth | None = None
     failure_rate: FailureRate | None = None

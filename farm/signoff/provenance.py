@@ -1,4 +1,4 @@
-"""What was signed off and with what: hashes of files, versions of tools, as far as they are known."""
+"""What was signed off and with what: hashes of files and tools, as far as they are known."""
 
 from __future__ import annotations
 
