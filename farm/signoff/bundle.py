@@ -211,7 +211,13 @@ def write_bundle(
             decision=decision,
             cited=cited,
             hashes=hashes,
-            tools=tool_versions(),
+            tools={
+                **tool_versions(),
+                "farm that ran it": ", ".join(
+                    sorted({one.farm_version for one in cited if one.farm_version})
+                )
+                or "not known",
+            },
             source=source,
             made=datetime.now(UTC),
             signed_by=f"by ssh-keygen, in {SIGNATURE}" if key else "not signed when it was made",

@@ -24,7 +24,7 @@ __all__ = [
     "Cell",
     "Clause",
     "Decision",
-    "DriverSize",
+    "DeviceSize",
     "Problem",
     "RateBound",
     "decide",
@@ -95,10 +95,11 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class DriverSize:
-    """A driver's largest record, its budget and what it was in the baseline; bytes."""
+class DeviceSize:
+    """A device's largest record, its budget and what it was in the baseline; bytes."""
 
     driver: str
+    device: str
     largest: int
     budget: int | None
     baseline: int | None
@@ -125,7 +126,7 @@ class Decision:
     releases: tuple[str, ...]
     clauses: list[Clause]
     cells: tuple[Cell, ...]
-    sizes: tuple[DriverSize, ...]
+    sizes: tuple[DeviceSize, ...]
     bounds: tuple[RateBound, ...]
     unused_waivers: tuple[Waiver, ...]
     expired_waivers: tuple[Waiver, ...]
@@ -388,13 +389,17 @@ def _drivers(policy: SignoffPolicy, devices: _ByCycle) -> Clause:
     )
 
 
-def _largest(devices: _ByCycle) -> dict[str, tuple[int, str, str]]:
-    """The largest record of each driver: bytes, its device and the cycle."""
-    largest: dict[str, tuple[int, str, str]] = {}
+# The largest record of each device, by driver and device: bytes, and the cycle.
+_Largest = dict[tuple[str, str], tuple[int, str]]
+
+
+def _largest(devices: _ByCycle) -> _Largest:
+    largest: _Largest = {}
     for one, rows in devices:
         for row in rows:
-            if row.record_bytes > largest.get(row.driver, (0, "", ""))[0]:
-                largest[row.driver] = (row.record_bytes, row.device, one.id)
+            key = (row.driver, row.device)
+            if row.record_bytes > largest.get(key, (0, ""))[0]:
+                largest[key] = (row.record_bytes, one.id)
     return largest
 
 
@@ -406,7 +411,7 @@ def _budget_of(policy: SignoffPolicy, driver: str, device: str) -> int | None:
     )
 
 
-def _budget(policy: SignoffPolicy, counted: Sequence[Fact], devices: _ByCycle) -> Clause:
+def _budget(policy: SignoffPolicy, devices: _ByCycle) -> Clause:
     problems: dict[str, tuple[int, Problem]] = {}
     checked: set[str] = set()
     budgets: dict[tuple[str, str], int | None] = {}
@@ -431,19 +436,22 @@ def _budget(policy: SignoffPolicy, counted: Sequence[Fact], devices: _ByCycle) -
     said = f"{len(checked)} drivers checked"
     if (total := policy.total_budget_bytes) is not None:
         asks.append(f"all records together at most {total} B")
-        if counted:
-            most = max(counted, key=lambda one: one.used_bytes)
-            said += f"; the most that all records used is {most.used_bytes} B"
-            if most.used_bytes > total:
-                what = f"all records together use {most.used_bytes} B, more than {total} B"
-                found.append(Problem("budget", what, cited=(most.id,)))
+        if devices:
+            used, cycle = max(
+                (max(one.used_bytes, sum(row.record_bytes for row in rows)), one.id)
+                for one, rows in devices
+            )
+            said += f"; the most that all records used is {used} B"
+            if used > total:
+                what = f"all records together use {used} B, more than {total} B"
+                found.append(Problem("budget", what, cited=(cycle,)))
     return Clause("budget", "; ".join(asks), said, tuple(found))
 
 
 def _growth(
     policy: SignoffPolicy,
-    largest: dict[str, tuple[int, str, str]],
-    before: dict[str, tuple[int, str, str]],
+    largest: _Largest,
+    before: _Largest,
 ) -> Clause:
     growth = policy.growth
     assert growth is not None
@@ -453,27 +461,23 @@ def _growth(
     if growth.max_bytes is not None:
         limits.append(f"{growth.max_bytes} B")
     baseline = growth.baseline.release or growth.baseline.build_id
-    asks = f"no driver's largest record grows by more than {' or '.join(limits)} against {baseline}"
+    asks = f"no device's largest record grows by more than {' or '.join(limits)} against {baseline}"
     if not before:
         problem = Problem("growth", f"there are no results of the baseline {baseline}")
         return Clause("growth", asks, "nothing to compare with", (problem,))
     problems = []
-    for driver, (size, _, cycle) in sorted(largest.items()):
-        if driver not in before:
+    for (driver, device), (size, cycle) in sorted(largest.items()):
+        if (driver, device) not in before:
             continue
-        grown = size - before[driver][0]
-        over_percent = growth.max_percent is not None and (
-            100 * grown > growth.max_percent * before[driver][0]
-        )
+        was = before[driver, device][0]
+        grown = size - was
+        over_percent = growth.max_percent is not None and 100 * grown > growth.max_percent * was
         over_bytes = growth.max_bytes is not None and grown > growth.max_bytes
         if over_percent or over_bytes:
-            what = (
-                f"{before[driver][0]} B became {size} B: {grown} B or "
-                f"{100 * grown / before[driver][0]:.1f} % more"
-            )
+            what = f"{device}: {was} B became {size} B: {grown} B or {100 * grown / was:.1f} % more"
             problems.append(Problem("growth", what, driver=driver, cited=(cycle,)))
-    new = sorted(set(largest) - set(before))
-    found = f"{len(set(largest) & set(before))} drivers compared"
+    new = sorted({device for _, device in set(largest) - set(before)})
+    found = f"{len(set(largest) & set(before))} devices compared"
     if new:
         found += f"; new since the baseline: {', '.join(new)}"
     return Clause("growth", asks, found, tuple(problems))
@@ -569,10 +573,12 @@ def decide(
     of_kernel = facts.of(policy.kernel)
     counted = sorted(_eligible(policy, of_kernel), key=lambda one: one.started)
     attempts = _eligible(policy, of_kernel, attempts=True)
-    needs_devices = bool(policy.drivers or policy.budget_bytes or policy.growth)
+    needs_devices = bool(
+        policy.drivers or policy.budget_bytes or policy.total_budget_bytes or policy.growth
+    )
     devices = list(facts.devices(counted)) if needs_devices else []
     largest = _largest(devices)
-    before: dict[str, tuple[int, str, str]] = {}
+    before: _Largest = {}
     if policy.growth is not None:
         earlier = _eligible(policy, facts.of(policy.growth.baseline))
         before = _largest(list(facts.devices(earlier)))
@@ -592,7 +598,7 @@ def decide(
     if policy.drivers:
         clauses.append(_drivers(policy, devices))
     if policy.budget_bytes or policy.total_budget_bytes is not None:
-        clauses.append(_budget(policy, counted, devices))
+        clauses.append(_budget(policy, devices))
     if policy.growth is not None:
         clauses.append(_growth(policy, largest, before))
     if policy.failure_rate is not None:
@@ -614,13 +620,14 @@ def decide(
         clauses=clauses,
         cells=cells,
         sizes=tuple(
-            DriverSize(
+            DeviceSize(
                 driver,
+                device,
                 size,
                 _budget_of(policy, driver, device),
-                before[driver][0] if driver in before else None,
+                before[driver, device][0] if (driver, device) in before else None,
             )
-            for driver, (size, device, _) in sorted(largest.items())
+            for (driver, device), (size, _) in sorted(largest.items())
         ),
         bounds=(
             total,

@@ -46,7 +46,7 @@ class CitedCycle:
     captures_bytes: int = 0
     left_out: tuple[str, ...] = ()
     problem: str = ""
-    run_sha256: str = ""
+    farm_version: str = ""
 
 
 def _copy_capture(folder: Path, to: Path, number: int, one: Capture) -> tuple[Capture, str]:
@@ -131,6 +131,7 @@ def _copy_run(facts: list[Fact], to: Path, name: str, done: Callable[[], None]) 
                     captures_bytes=sum(one.size_bytes for one in cycle.input.captures),
                     left_out=left_out,
                     problem=problem,
+                    farm_version=run.farm_version,
                 )
             )
         done()

@@ -72,7 +72,6 @@ class Facts:
     cycles: list[Fact] = field(default_factory=list)
     device_rows: dict[str, tuple[DeviceFact, ...]] = field(default_factory=dict)
     hashes: dict[str, dict[str, set[str]]] = field(default_factory=dict)
-    farm_versions: dict[str, set[str]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     unreadable_builds: dict[str, set[str]] = field(default_factory=dict)
 
@@ -150,7 +149,6 @@ def _add_run(
             DeviceFact(row.device, row.driver, row.record_bytes, row.verdict, row.why)
             for row in cycle.result.devices
         )
-        facts.farm_versions.setdefault(fact.build_id, set()).add(run.farm_version)
 
 
 def _add_stored(facts: Facts, night: Night, runs: Mapping[str, Run]) -> None:

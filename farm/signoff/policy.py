@@ -54,7 +54,7 @@ class Required(Frozen):
 
 
 class Growth(Frozen):
-    """How much a driver's largest record may grow against an earlier release."""
+    """How much a device's largest record may grow against an earlier release."""
 
     baseline: KernelIdentity
     max_percent: float | None = Field(default=None, ge=0)
