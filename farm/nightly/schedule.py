@@ -167,11 +167,13 @@ class Schedule:
         if state.trust.get(board, Trust()).set_aside:
             return self._training(board, state, current, left_s)
         open_cells = [cell for cell in self._by_board[board] if self.is_open(cell, state)]
+        # A controller that goes on keeps the order that the one before it had.
+        liked = current or state.last_kernel.get(board)
 
         def rank(cell: NightCell) -> tuple[bool, int, int, bool, int, int]:
             repeat, urgent, kernel, turn = self._place[cell]
             first_try = cell not in state.attempts
-            return first_try, repeat, urgent, cell.kernel != current, kernel, turn
+            return first_try, repeat, urgent, cell.kernel != liked, kernel, turn
 
         if left_s is not None:
             open_cells = [one for one in open_cells if self.estimate_s(one, current) <= left_s]
@@ -192,7 +194,7 @@ class Schedule:
         if not any(self.is_open(cell, state) for cell in self._by_board[board]):
             return None
         cell = NightCell(
-            kernel=current or self._kernels[0],
+            kernel=current or state.last_kernel.get(board, self._kernels[0]),
             board=board,
             scenario=self.training_scenario,
             channels=("pstorefs",),

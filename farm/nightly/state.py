@@ -42,6 +42,7 @@ class NightState:
     failed_trainings: Counter[str] = field(default_factory=Counter)
     trainings: Counter[str] = field(default_factory=Counter)
     runs: dict[str, None] = field(default_factory=dict)
+    last_kernel: dict[str, str] = field(default_factory=dict)
     closed: Closed | None = None
     last_at: str = ""
     _spent_s: float = 0.0
@@ -69,6 +70,7 @@ class NightState:
             case Begun():
                 self.begun[entry.cell.board] = entry
                 self.runs[entry.run] = None
+                self.last_kernel[entry.cell.board] = entry.cell.kernel
             case Finished():
                 self._finish(entry)
             case Died():
@@ -84,6 +86,7 @@ class NightState:
         cycle, board = entry.cycle, entry.cycle.cell.board
         self.begun.pop(board, None)
         self.runs[cycle.run] = None
+        self.last_kernel[board] = cycle.cell.kernel
         if entry.interrupted:
             return
         self.cycles.append(cycle)
