@@ -334,7 +334,8 @@ class Controller:
 
     def _keep_trust(self, board: str, trust: Trust) -> None:
         """Keep it for the next nights; the journal holds it should the history fail."""
-        cycle = self._state.cycles[-1]
+        own = [cycle for cycle in self._state.cycles if cycle.cell.board == board]
+        last = f"{self._state.night_id}/{own[-1].run}/{own[-1].number}"
         try:
             self._history.set_board_state(
                 BoardState(
@@ -343,11 +344,11 @@ class Controller:
                     trust.bench_failures,
                     trust.clean_trainings,
                     now(),
-                    f"{self._state.night_id}/{cycle.run}/{cycle.number}",
+                    last,
                 )
             )
         except FarmError as error:
-            self._view.note(f"{error.message}")
+            self._view.note(error.message)
 
     def _gone(self, worker: _Worker) -> None:
         """A worker has ended: as it was told to, or in the middle of a cycle."""
@@ -471,6 +472,9 @@ class Controller:
 
     def _close(self) -> tuple[Night, dict[str, Run]]:
         """Say in the journal how the night ended, and write night.json for good."""
+        for board in {cycle.cell.board: None for cycle in self._state.cycles}:
+            # A controller that was killed may not have come to it.
+            self._keep_trust(board, self._state.trust.get(board, Trust()))
         left = [
             cell
             for cell in self._schedule.cells

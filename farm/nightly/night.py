@@ -118,10 +118,10 @@ def work(options: Options) -> tuple[Night, list[Path]]:
         view = opened.enter_context(
             LiveView(prepared.boards, len(prepared.schedule.cells), quiet=options.quiet)
         )
-        if state.cycles:
-            view.note(f"going on with the night {night_id}: {len(state.cycles)} cycles are done")
-        else:
-            view.note(f"the night {night_id}: {len(prepared.schedule.cells)} cells")
+        what = f"{len(prepared.schedule.cells)} cells on {len(prepared.schedule.boards)} boards"
+        if len(journal.entries) > 1:
+            what = f"going on, {len(state.cycles)} cycles are done"
+        view.note(f"night {night_id}: {what}")
         controller = Controller(
             prepared.plan,
             folder,
@@ -171,8 +171,7 @@ def _prepare(path: Path, history: History) -> _Prepared:
         knowledge=_knowledge(history, plan.name),
     )
     rules = Rules(plan.set_aside.after, plan.set_aside.training)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _Prepared(plan, sha256, boards, schedule, holes, rules)
+    return _Prepared(plan, _sha256(path), boards, schedule, holes, rules)
 
 
 def _knowledge(history: History, plan: str) -> Knowledge:
@@ -213,10 +212,19 @@ def _opened(night_id: str, prepared: _Prepared, history: History) -> Opened:
     )
 
 
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
 def _make(folder: Path, plan: Path) -> None:
+    """Make the night's folder with its plan, and the journal last: before that it is no night."""
     try:
         (folder / _KERNELS).mkdir(parents=True)
         (folder / PLAN_NAME).write_bytes(plan.read_bytes())
+        (folder / JOURNAL_NAME).touch()
     except OSError as error:
         raise BenchError(f"{folder} cannot be made: {error.strerror}", part="disk") from error
 
@@ -247,6 +255,8 @@ def _unfinished(options: Options, sha256: str) -> Path | None:
             state = replay(read_journal(journal)[0], Rules(1, 1))
         except UsageError:
             continue  # said when it is asked for by name
+        if not journal.stat().st_size and _sha256(folder / PLAN_NAME) == sha256:
+            return folder  # it got no further than its kernels
         if state.plan_sha256 != sha256:
             continue
         if state.closed is not None and state.closed.complete:

@@ -14,15 +14,28 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import FARM, Board
+from farm.history import open_history
+from tests.e2e.conftest import FARM, ROOT, Board
 
-pytestmark = pytest.mark.virtual
+PATCH = ROOT / "tests" / "nightly" / "truncated-after-oops.patch"
 
 PLAN = """\
 name: two boards
 boards: [{boards}]
 scenarios: [sysrq-c, lkdtm-panic]
 flash: none
+"""
+
+
+TWO_KERNELS = """\
+name: four boards
+boards: [{boards}]
+kernels:
+  - mainline
+  - {{name: planted, patches: [{patch}]}}
+scenarios: [sysrq-c, lkdtm-bug]
+flash: fastboot
+retries: 2
 """
 
 
@@ -91,9 +104,10 @@ class Night:
         return process.returncode, json.loads(said)
 
 
-def named(board: Board) -> Board:
+def named(board: Board, slowness: float = 1.0) -> Board:
     """The board under its own name: the boards of a night must differ in it."""
     config = yaml.safe_load(board.lg_env.read_text(encoding="utf-8"))
+    config["targets"]["main"]["options"]["deadlines_s"]["factor"] = slowness
     config["targets"]["main"]["options"]["board"] = board.name
     board.lg_env.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return board
@@ -121,6 +135,7 @@ def check_whole(night: Night, account: dict[str, Any], cells: int) -> None:
     assert json.loads((night.folder / "night.json").read_text()) == account
 
 
+@pytest.mark.virtual
 def test_killed_and_interrupted_a_night_loses_and_repeats_nothing(
     make_board: Callable[..., Board], tmp_path: Path
 ) -> None:
@@ -153,3 +168,51 @@ def test_killed_and_interrupted_a_night_loses_and_repeats_nothing(
     check_whole(night, account, cells=4)
     assert [one["virtual"] for one in account["boards"]] == [True, True]
     assert account["kernels"][0]["build_id"]
+
+
+@pytest.mark.night
+def test_four_boards_and_a_planted_bug_whatever_kills_the_night(
+    make_board: Callable[..., Board], tmp_path: Path
+) -> None:
+    """Killed three times at random: the verdicts of an undisturbed night, and the bug named."""
+    # Four boards share the processors.
+    boards = [named(make_board(f"night-{number}"), 3.0) for number in range(1, 5)]
+    plan = TWO_KERNELS.format(boards=", ".join(str(one.lg_env) for one in boards), patch=PATCH)
+    verdicts = []
+    for disturbed in (False, True):
+        night = Night(tmp_path / f"disturbed-{disturbed}", plan, boards[0].environment)
+        kept: list[dict[str, Any]] = []
+        for _ in range(3 if disturbed else 0):
+            delay_s = random.uniform(2, 30)
+            code, _ = night.disturb(signal.SIGKILL, delay_s, timeout_s=2400)
+            assert code == -signal.SIGKILL
+            done = night.finished()
+            assert done[: len(kept)] == kept
+            kept = done
+            print(f"SIGKILL {delay_s:.1f} s after a cycle began: {len(kept)} cycles are done")
+        code, account = night.end(timeout_s=2400)
+        assert code == 1, night.log.read_text()
+        check_whole(night, account, cells=16)
+        finished = [(cell_of(one), one["attempt"], one["verdict"]) for one in account["cycles"]]
+        for one in kept:
+            assert finished.count((cell_of(one), one["attempt"], one["verdict"])) == 1
+        counting = [one for one in account["cycles"] if one["counts"]]
+        verdicts.append({cell_of(one): (one["verdict"], one["why"]) for one in counting})
+        check_bug_is_named(night, account)
+    assert verdicts[0] == verdicts[1]
+
+
+def check_bug_is_named(night: Night, account: dict[str, Any]) -> None:
+    """The planted bug, and it alone, fails: by driver, scenario and offset."""
+    failed = [one["cell"] for one in account["cycles"] if one["verdict"] == "FAIL"]
+    assert {(cell["kernel"], cell["scenario"]) for cell in failed} == {("planted", "lkdtm-bug")}
+    with open_history(out=night.out) as history:
+        rows = history.cycles(night_id=account["night_id"])
+        assert len(rows) == 16
+        for row in rows:
+            planted = row.kernel == "planted" and row.scenario == "lkdtm-bug"
+            assert row.verdict == ("FAIL" if planted else "PASS")
+            if planted:
+                print(f"{row.board} {row.scenario}: {row.finding_kind}: {row.why}")
+                assert row.finding_driver == "panicdump-sample"
+                assert row.finding_offset is not None
