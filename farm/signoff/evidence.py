@@ -100,6 +100,10 @@ def _wrong(fact: Fact, cycle: Cycle, run: Run, folder: Path) -> str:
     return ""
 
 
+def _said(error: FarmError | OSError) -> str:
+    return error.message if isinstance(error, FarmError) else str(error)
+
+
 def _copy_run(facts: list[Fact], to: Path, name: str, done: Callable[[], None]) -> list[CitedCycle]:
     folder = facts[0].run
     try:
@@ -107,7 +111,7 @@ def _copy_run(facts: list[Fact], to: Path, name: str, done: Callable[[], None]) 
             raise FileNotFoundError("the run's folder is not known")
         run = load_run(folder)
     except (FarmError, OSError) as error:
-        return [CitedCycle(one, problem=str(error)) for one in facts]
+        return [CitedCycle(one, problem=_said(error)) for one in facts]
     by_number = {cycle.number: cycle for cycle in run.cycles}
     cited, copied = [], []
     for fact in sorted(facts, key=lambda one: one.number):
@@ -120,7 +124,7 @@ def _copy_run(facts: list[Fact], to: Path, name: str, done: Callable[[], None]) 
             inner, left_out = _copy_cycle(folder, to, cycle)
         except (FarmError, OSError) as error:
             shutil.rmtree(place, ignore_errors=True)
-            cited.append(CitedCycle(fact, problem=str(error)))
+            cited.append(CitedCycle(fact, problem=_said(error)))
         else:
             copied.append(inner)
             cited.append(
