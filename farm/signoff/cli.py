@@ -7,7 +7,7 @@ import re
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,14 +16,13 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from farm.export.names import slug
-from farm.history import open_history
 from farm.report.printable import visible
-from farm.signoff.bundle import sign_bundle, verify_bundle, write_bundle
-from farm.signoff.clauses import Decision, decide
-from farm.signoff.facts import Facts, HistoryFacts, facts_of_folder
-from farm.signoff.policy import SignoffPolicy, policy_schema, read_policy
-from farm.signoff.provenance import file_sha256, hashes_of
+from farm.signoff.seal import sign_bundle, verify_bundle
+
+if TYPE_CHECKING:
+    from farm.signoff.clauses import Decision
+    from farm.signoff.facts import Facts
+    from farm.signoff.policy import SignoffPolicy
 
 __all__ = ["app"]
 
@@ -54,6 +53,9 @@ app = typer.Typer(
 
 
 def _facts(policy: SignoffPolicy, nights: Path, history: str | None, stack: ExitStack) -> Facts:
+    from farm.history import open_history
+    from farm.signoff.facts import HistoryFacts, facts_of_folder
+
     kernels = [policy.kernel, *([policy.growth.baseline] if policy.growth else [])]
     if history is None:
         return facts_of_folder(nights)
@@ -113,6 +115,13 @@ def decide_command(
     ] = False,
 ) -> None:
     """Decide, and write the sign-off; `farm signoff POLICY.yaml` is short for this."""
+    # Not at the top: verifying a bundle needs none of it.
+    from farm.export.names import slug
+    from farm.signoff.bundle import write_bundle
+    from farm.signoff.clauses import decide
+    from farm.signoff.policy import read_policy
+    from farm.signoff.provenance import file_sha256, hashes_of
+
     policy = read_policy(policy_file)
     now = datetime.now(UTC)
     if out is None:
@@ -216,4 +225,6 @@ def _decision_of(folder: Path) -> str:
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON schema of a policy."""
+    from farm.signoff.policy import policy_schema
+
     print(json.dumps(policy_schema(), indent=1))

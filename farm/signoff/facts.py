@@ -92,8 +92,10 @@ class Facts:
 
     def add_hashes(self, build_id: str, sha256: Mapping[str, str]) -> None:
         """Note what a night says of a build's hashes; nights that differ are both kept."""
-        for name, value in sha256.items():
-            self.hashes.setdefault(build_id, {}).setdefault(name, set()).add(value)
+        # A kernel built for boards of several kinds is known by all its build ids.
+        for one in build_id.split(","):
+            for name, value in sha256.items():
+                self.hashes.setdefault(one, {}).setdefault(name, set()).add(value)
 
 
 def _headline(cycle: Cycle) -> tuple[str, str]:
@@ -188,7 +190,7 @@ def _add_stored(facts: Facts, night: Night, runs: Mapping[str, Run]) -> None:
 def _add_night(facts: Facts, folder: Path) -> set[Path]:
     night = load_night(folder)
     runs, unreadable = load_night_runs(folder, night)
-    builds = {one.build_id for one in night.kernels if one.build_id}
+    builds = {one for kernel in night.kernels for one in (kernel.build_id or "").split(",")}
     for name, why in unreadable.items():
         facts.unreadable[f"{night.night_id}/{name}"] = why
         facts.unreadable_builds[f"{night.night_id}/{name}"] = builds

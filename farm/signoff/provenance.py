@@ -23,11 +23,12 @@ _DEADLINE_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Hash:
-    """A sha256 and who says so; empty where it is not known."""
+    """A sha256 and who says so; empty where it is not known. ``detail``: not worth a line."""
 
     name: str
     sha256: str
     source: str
+    detail: bool = False
 
 
 def file_sha256(path: Path) -> str:
@@ -46,17 +47,28 @@ def hashes_of(nights: Mapping[str, set[str]], artifacts: Mapping[str, str]) -> t
     """
     found = [Hash(name, value, "file named by the policy") for name, value in artifacts.items()]
     found += [
-        Hash(name, value, "stored with the nights")
+        Hash(name, value, "stored with the nights", detail="patches/" in name)
         for name, values in sorted(nights.items())
         for value in sorted(values)
     ]
-    said = " ".join(one.name for one in found)
+    found += _series(found)
+    names = " ".join(one.name for one in found).lower()
     found += [
         Hash(name, "", "not known")
         for name in ("image", "config", "series", "firmware")
-        if name not in said
+        if name not in names
     ]
     return tuple(found)
+
+
+def _series(found: list[Hash]) -> list[Hash]:
+    """All patches as one hash, by KCIDB's rule for a patchset."""
+    patches = sorted((one.name, one.sha256) for one in found if one.detail)
+    if not patches:
+        return []
+    text = "".join(f"{digest}\n" for _, digest in patches)
+    source = f"of the sha256 of {len(patches)} patches, stored with the nights"
+    return [Hash("series", hashlib.sha256(text.encode()).hexdigest(), source)]
 
 
 def _asked(tool: str, option: str) -> str:

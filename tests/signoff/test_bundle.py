@@ -22,11 +22,12 @@ from farm.history import open_history
 from farm.judge.run_folder import load_run, rejudge
 from farm.report.printable import visible
 from farm.signoff import bundle as bundles
-from farm.signoff.bundle import sign_bundle, verify_bundle, write_bundle
+from farm.signoff.bundle import write_bundle
 from farm.signoff.clauses import NO_GO, VIRTUAL_GO, Decision, decide
 from farm.signoff.facts import HistoryFacts, facts_of_folder
 from farm.signoff.manifest import MANIFEST, SIGNATURE
 from farm.signoff.policy import SignoffPolicy
+from farm.signoff.seal import sign_bundle, verify_bundle
 from farm.signoff.signature import check_armour, verify_signature
 from tests.export.test_export import NAMES
 from tests.report.test_report import Page
