@@ -8,7 +8,12 @@ VENV := .venv
 PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
 	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
-	openssh-client libwrap0 rsync
+	openssh-client libwrap0 rsync \
+	libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core
+# What `make test` needs beside them: servers and programs that only tests start.
+TEST_PACKAGES := \
+	postgresql \
+
 # What `make kernel-check` needs beside them; pylibfdt, which dtschema needs, is compiled.
 CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
 	$(if $(filter amd64,$(shell dpkg --print-architecture)),,gcc-x86-64-linux-gnu)
@@ -24,8 +29,8 @@ ENVS := devices/virtual.yaml,devices/virtual-2.yaml
 CYCLES := 500
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages check-packages build demo test validation soak lint kernel-check \
-	debug-kernel stock-kernel bench mutation faults fuzz cross-check clean
+.PHONY: help setup packages test-packages check-packages build demo test validation soak lint kernel-check \
+	debug-kernel stock-kernel night bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -37,6 +42,7 @@ help:
 	@echo "make kernel-check  the series, the way a maintainer would check it; \`farm kernel-check --help\`"
 	@echo "make debug-kernel  the scenarios on a kernel with KASAN and lockdep"
 	@echo "make stock-kernel  pstore's selftests, with the series and without"
+	@echo "make night         a night on four virtual boards, killed three times; builds a kernel"
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
@@ -48,6 +54,9 @@ setup: packages $(STAMP)
 
 packages:
 	$(call install,$(PACKAGES))
+
+test-packages: packages
+	$(call install,$(TEST_PACKAGES))
 
 check-packages: packages
 	$(call install,$(CHECK_PACKAGES))
@@ -104,6 +113,10 @@ stock-kernel: build
 	$(FARM) build --variant stock
 	$(VENV)/bin/pytest -m stock_kernel tests/e2e
 
+# A night on four virtual boards, one of two kernels with a planted bug, killed three times.
+night: build
+	$(VENV)/bin/pytest -m night -s tests/e2e/test_nightly.py
+
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
@@ -146,7 +159,7 @@ soak: build
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
 # the validation suite on the boards that the environments name.
-test: lint build $(SSHD)
+test: lint build test-packages $(SSHD)
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml

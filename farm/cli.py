@@ -26,6 +26,7 @@ _COMMANDS = {
         "Virtual boards: up, down, list, status, fault, events.",
     ),
     "run": ("farm.run.cli", "run", "Panic a board, read its dumps back, judge and report."),
+    "nightly": ("farm.nightly.cli", "nightly", "Run a plan on many boards; resumable."),
     "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),
@@ -34,6 +35,8 @@ _COMMANDS = {
     "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
     "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
     "report": ("farm.report.cli", "report_command", "Write a run's reports again, offline."),
+    "export": ("farm.export.cli", "export_command", "Write JUnit, KCIDB, SQUAD, CSV, KTAP, mail."),
+    "signoff": ("farm.signoff.cli", "app", "GO / NO-GO of a release, with evidence; sign, verify."),
 }
 
 

@@ -33,7 +33,21 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
+    "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
+    "farm.export": frozenset({"farm", "farm.errors", "farm.model", "farm.judge", "farm.report"}),
+    "farm.signoff": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.model",
+            "farm.judge",
+            "farm.report",
+            "farm.export",
+            "farm.history",
+        }
+    ),
     "farm.run": frozenset(
         {
             "farm",
@@ -45,6 +59,23 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.judge",
             "farm.report",
+            "farm.export",
+        }
+    ),
+    "farm.nightly": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.model",
+            "farm.scenarios",
+            "farm.build",
+            "farm.bench",
+            "farm.judge",
+            "farm.history",
+            "farm.run",
+            "farm.report",
+            "farm.export",
         }
     ),
     "farm.doctor": frozenset(
@@ -67,6 +98,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.run",
             "farm.report",
+            "farm.export",
         }
     ),
     # The command reaches its rooms by name, when one is used.
@@ -80,7 +112,10 @@ NO_BENCH = (
     "farm.formats",
     "farm.decode",
     "farm.judge",
+    "farm.history",
     "farm.report",
+    "farm.export",
+    "farm.signoff",
 )
 # Protocols speak to a transport; labgrid is the bench's.
 NO_LABGRID = ("farm.qualcomm", "farm.virtual")
