@@ -179,7 +179,12 @@ def _region_faults(
             Fault(
                 FindingKind.TRUNCATED,
                 f"region {name} holds {region.saved_bytes} of {full} bytes",
-                Evidence(file=file.capture.path, region=name),
+                Evidence(
+                    file=file.capture.path,
+                    offset=region.offset + region.saved_bytes,
+                    region=name,
+                    region_offset=region.saved_bytes,
+                ),
             )
         )
     elif region.saved_bytes > full:
