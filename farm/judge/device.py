@@ -181,9 +181,10 @@ def _region_faults(
                 f"region {name} holds {region.saved_bytes} of {full} bytes",
                 Evidence(
                     file=file.capture.path,
-                    offset=region.offset + region.saved_bytes,
+                    offset=region.offset + len(region.data),
                     region=name,
-                    region_offset=region.saved_bytes,
+                    region_offset=len(region.data),
+                    wrong_bytes=max(0, full - region.saved_bytes) or None,
                 ),
             )
         )
