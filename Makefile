@@ -9,6 +9,10 @@ PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make fle
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
 	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
 	openssh-client libwrap0 rsync
+# What `make test` needs beside them: servers and programs that only tests start.
+TEST_PACKAGES := \
+	postgresql \
+
 # What `make kernel-check` needs beside them; pylibfdt, which dtschema needs, is compiled.
 CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
 	$(if $(filter amd64,$(shell dpkg --print-architecture)),,gcc-x86-64-linux-gnu)
@@ -24,7 +28,7 @@ ENVS := devices/virtual.yaml,devices/virtual-2.yaml
 CYCLES := 500
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages check-packages build demo test validation soak lint kernel-check \
+.PHONY: help setup packages test-packages check-packages build demo test validation soak lint kernel-check \
 	debug-kernel stock-kernel bench mutation faults fuzz cross-check clean
 
 help:
@@ -48,6 +52,9 @@ setup: packages $(STAMP)
 
 packages:
 	$(call install,$(PACKAGES))
+
+test-packages: packages
+	$(call install,$(TEST_PACKAGES))
 
 check-packages: packages
 	$(call install,$(CHECK_PACKAGES))
@@ -146,7 +153,7 @@ soak: build
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
 # the validation suite on the boards that the environments name.
-test: lint build $(SSHD)
+test: lint build test-packages $(SSHD)
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml

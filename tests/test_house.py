@@ -33,6 +33,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
+    "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.run": frozenset(
         {
@@ -80,6 +81,7 @@ NO_BENCH = (
     "farm.formats",
     "farm.decode",
     "farm.judge",
+    "farm.history",
     "farm.report",
 )
 # Protocols speak to a transport; labgrid is the bench's.
