@@ -23,7 +23,7 @@ from farm.report.console import console_excerpt, marked_lines
 from farm.report.hexdump import HexRow, Marks, hexdump
 from farm.report.printable import exact_size_text, visible
 
-__all__ = ["ChannelDiff", "DiffLine", "EvidenceView", "RecordView", "evidence_of"]
+__all__ = ["ChannelDiff", "DiffLine", "EvidenceView", "RecordView", "evidence_of", "region_flags"]
 
 CONSOLE_NAME = "console.log"
 _PREFIX = "panicdump-"
@@ -111,8 +111,10 @@ def _marks(cycle: CycleInput, record: Record | None, findings: tuple[Finding, ..
     expected: dict[int, int] = {}
     remarks: dict[int, str] = {}
     for region in () if record is None else record.regions:
-        planted = _expected_of(cycle, record, region) if record is not None else None
-        for i, (want, got) in enumerate(zip(planted or b"", region.data, strict=False)):
+        planted = None if record is None else _expected_of(cycle, record, region)
+        if planted is None or region.data.startswith(planted):
+            continue
+        for i, (want, got) in enumerate(zip(planted, region.data, strict=False)):
             if want != got and len(wrong) < _MOST_MARKS:
                 wrong.add(region.offset + i)
                 expected[region.offset + i] = want
@@ -250,7 +252,8 @@ def _diff_line(name: str, channels: dict[str, dict[str, bytes]], room: bool) -> 
     outcome = f"{len(wrong):,} bytes differ, first at {wrong[0]:#x}"
     marks = Marks(frozenset(wrong[:_MOST_MARKS]))
     dumps = tuple(
-        (channel, tuple(hexdump(data, marks))) for channel, data in ((first, ours), (second, theirs))
+        (channel, tuple(hexdump(data, marks)))
+        for channel, data in ((first, ours), (second, theirs))
     )
     return DiffLine(name, sizes, outcome, equal=False, dumps=dumps if room else ())
 

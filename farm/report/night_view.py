@@ -258,9 +258,7 @@ def _causes(cells: tuple[Cell, ...], verdict: Verdict) -> tuple[Cause, ...]:
         for what, shots in grouped.items()
     ]
     # What is the kernel's own comes before what a policy asks beyond it; then the most frequent.
-    return tuple(
-        sorted(causes, key=lambda cause: (cause.blame is Blame.POLICY, -len(cause.shots)))
-    )
+    return tuple(sorted(causes, key=lambda cause: (cause.blame is Blame.POLICY, -len(cause.shots))))
 
 
 def view_of(night: Night, runs: Mapping[str, Run]) -> NightView:

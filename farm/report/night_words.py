@@ -22,7 +22,9 @@ def plural(count: int, noun: str) -> str:
 
 def _device_text(finding: Finding) -> str:
     evidence = finding.evidence
-    region = "" if evidence is None or not evidence.region else f" of region {_name(evidence.region)}"
+    region = (
+        "" if evidence is None or not evidence.region else f" of region {_name(evidence.region)}"
+    )
     at = None if evidence is None else evidence.region_offset
     if at is None and evidence is not None:
         at, region = evidence.offset, ""
