@@ -188,7 +188,8 @@ def channel_records(cycle: CycleInput, read_capture: ReadCapture) -> dict[str, d
     What pstorefs adds to a file is taken off; a channel that cannot be decoded is left out.
     """
     found: dict[str, dict[str, bytes]] = {}
-    if any(one.channel == PSTOREFS for one in (*cycle.captures, *cycle.channels)):
+    asked = any(one.channel == PSTOREFS for one in cycle.captures)
+    if asked or any(one.channel == PSTOREFS for one in cycle.channels):
         files = _ordinary(cycle.captures, read_capture)
         if files is not None:
             found[PSTOREFS] = files

@@ -7,7 +7,7 @@ failed, then or now, says nothing of the kernel and makes neither.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from farm.report.night_view import Cell, CellKey, NightView, key_of
 if TYPE_CHECKING:
     from farm.history import CycleRow, History
 
-__all__ = ["Comparison", "PastNight", "compare", "earlier_nights"]
+__all__ = ["Comparison", "PastNight", "compare", "earlier_nights", "new_first"]
 
 _MOST_NIGHTS_ON_DISK = 60
 
@@ -157,3 +157,15 @@ def compare(view: NightView, pasts: list[PastNight]) -> tuple[Comparison, ...]:
             )
         )
     return tuple(found)
+
+
+def new_first(view: NightView, comparisons: tuple[Comparison, ...]) -> NightView:
+    """Put causes of failure first that the last night had not: the headline is the first one."""
+    if not comparisons:
+        return view
+    known = {cell.key for cell in comparisons[0].still_failing}
+    causes = sorted(
+        view.kernel_causes,
+        key=lambda cause: all(cell.key in known for cell, _ in cause.shots),
+    )
+    return replace(view, kernel_causes=tuple(causes))

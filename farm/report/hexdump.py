@@ -1,4 +1,4 @@
-"""Bytes as rows of sixteen, the wrong ones marked, long stretches that nobody asks about left out."""
+"""Bytes as rows of sixteen, wrong ones marked, long stretches that nobody asks about left out."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ a night of thousands of cycles must stay readable, and small.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from farm.errors import BenchError, FarmError
 from farm.judge.run_folder import inside, replace_text
 from farm.model import Night, Verdict
-from farm.report.comparison import Comparison, compare, earlier_nights
+from farm.report.comparison import Comparison, compare, earlier_nights, new_first
 from farm.report.evidence import EvidenceView, evidence_of, region_flags
 from farm.report.night_folder import (
     REPORT_FOLDER,
@@ -285,6 +284,7 @@ def write_night_report(night_dir: Path, history: History | None) -> Path:
     runs = load_runs(night_dir, night)
     view = view_of(night, runs.by_folder)
     asked = _ask(night_dir, view, history)
+    view = new_first(view, asked.comparisons)
     chosen = _choose(view)
     folder = _Folder(night_dir, runs)
     target = night_dir / REPORT_FOLDER
@@ -299,8 +299,8 @@ def write_night_report(night_dir: Path, history: History | None) -> Path:
         _write(made / INDEX_NAME, _index(night_dir, view, runs, asked, matrix_of(view)))
         _write(made / SUMMARY_NAME, _summary(view, asked).model_dump_json(indent=1) + "\n")
         if target.exists():
-            os.rename(target, old)
-        os.rename(made, target)
+            target.rename(old)
+        made.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise BenchError(

@@ -164,9 +164,9 @@ class NightView:
     bench_causes: tuple[Cause, ...]
     training: tuple[Shot, ...]
 
-    def count(self, verdict: Verdict | None) -> int:
+    def count(self, verdict: Verdict | str | None) -> int:
         """How many cells have a verdict; None counts those that never ran."""
-        return sum(cell.verdict is verdict for cell in self.cells)
+        return sum(cell.verdict == verdict for cell in self.cells)
 
     @property
     def retried(self) -> tuple[tuple[Cell, Shot], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BoardTime", "SizePoint", "SizeTrend", "durations", "size_trends", "slowest"]
 
 NIGHTS = 30
-CHART_WIDTH, CHART_HEIGHT = 180, 44
+CHART_WIDTH, CHART_HEIGHT = 180, 34
 _FAR_FROM_BUDGET = 4  # a budget that many times the largest record would flatten the line
 _NAMED_STAGES = 5
 
@@ -38,7 +39,6 @@ class SizeTrend:
     driver: str
     device: str
     points: tuple[SizePoint, ...]
-    largest_on: str
 
     @property
     def now(self) -> SizePoint:
@@ -93,32 +93,26 @@ class SizeTrend:
         return self._y(budget) if budget and budget <= self._top else None
 
 
-def _now(night: Night, view: NightView) -> dict[tuple[str, str], tuple[SizePoint, str]]:
-    found: dict[tuple[str, str], tuple[SizePoint, str]] = {}
+def _now(night: Night, view: NightView) -> dict[tuple[str, str], SizePoint]:
+    """This night's records; of boards with several budgets, the size nearest to its own counts."""
+    found: dict[tuple[str, str], SizePoint] = {}
     for cell in view.cells:
         for shot in cell.counting:
             for row in () if shot.cycle is None else shot.cycle.result.devices:
                 if not row.record_bytes:
                     continue
-                key = (row.driver, row.device)
-                size = row.record_bytes
-                if key not in found:
-                    point = SizePoint(night.night_id, night.started, size, size, row.budget_bytes)
-                    found[key] = (point, cell.key.board)
+                key, size, budget = (row.driver, row.device), row.record_bytes, row.budget_bytes
+                old = found.get(key)
+                if old is None:
+                    found[key] = SizePoint(night.night_id, night.started, size, size, budget)
                     continue
-                point, board = found[key]
-                if size > point.max_bytes:
-                    board = cell.key.board
-                found[key] = (
-                    SizePoint(
-                        point.night_id,
-                        point.started,
-                        min(point.min_bytes, size),
-                        max(point.max_bytes, size),
-                        _smallest(point.budget_bytes, row.budget_bytes),
-                    ),
-                    board,
-                )
+                if (size / (budget or math.inf), size) < (
+                    old.max_bytes / (old.budget_bytes or math.inf),
+                    old.max_bytes,
+                ):
+                    size, budget = old.max_bytes, old.budget_bytes
+                smallest = min(old.min_bytes, row.record_bytes)
+                found[key] = SizePoint(night.night_id, night.started, smallest, size, budget)
     return found
 
 
@@ -148,9 +142,9 @@ def size_trends(
                 _smallest(None if old is None else old.budget_bytes, row.budget_bytes),
             )
     trends = []
-    for key, (point, board_name) in _now(night, view).items():
+    for key, point in _now(night, view).items():
         before = sorted(earlier.get(key, {}).values(), key=lambda one: one.started)[-nights + 1 :]
-        trends.append(SizeTrend(*key, (*before, point), board_name))
+        trends.append(SizeTrend(*key, (*before, point)))
     return tuple(sorted(trends, key=lambda one: (-(one.share or 0), one.driver, one.device)))
 
 
