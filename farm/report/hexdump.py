@@ -55,14 +55,25 @@ def _text(data: bytes) -> str:
 
 
 def _row(row: bytes, at: int, wrong: frozenset[int]) -> HexRow:
-    pieces: list[Piece] = [(f"{at:08x}  ", "off")]
+    pieces: list[Piece] = [(f"{at:08x}  ", "")]
     runs = _runs(row, at, wrong)
     for data, hit in runs:
         pieces += [(data.hex(" "), "mark" if hit else ""), (" ", "")]
     pieces.append(("   " * (_ROW_BYTES - len(row)) + " |", ""))
     pieces += [(_text(data), "mark" if hit else "") for data, hit in runs]
     pieces.append(("|", ""))
-    return HexRow(tuple(pieces), any(hit for _, hit in runs))
+    return HexRow(_joined(pieces), any(hit for _, hit in runs))
+
+
+def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """Put neighbours of one class together: a plain row is one piece."""
+    joined: list[Piece] = []
+    for text, kind in pieces:
+        if joined and joined[-1][1] == kind:
+            joined[-1] = (joined[-1][0] + text, kind)
+        else:
+            joined.append((text, kind))
+    return tuple(joined)
 
 
 def _expected_row(row: bytes, at: int, expected: Mapping[int, int]) -> HexRow | None:
