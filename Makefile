@@ -31,7 +31,7 @@ CYCLES := 500
 FARM := $(VENV)/bin/farm
 
 .PHONY: help setup packages test-packages check-packages build demo test validation soak lint kernel-check \
-	debug-kernel stock-kernel bench mutation faults fuzz cross-check clean
+	debug-kernel stock-kernel night bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -43,6 +43,7 @@ help:
 	@echo "make kernel-check  the series, the way a maintainer would check it; \`farm kernel-check --help\`"
 	@echo "make debug-kernel  the scenarios on a kernel with KASAN and lockdep"
 	@echo "make stock-kernel  pstore's selftests, with the series and without"
+	@echo "make night         a night on four virtual boards, killed three times; builds a kernel"
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
@@ -116,6 +117,10 @@ debug-kernel: setup
 stock-kernel: build
 	$(FARM) build --variant stock
 	$(VENV)/bin/pytest -m stock_kernel tests/e2e
+
+# A night on four virtual boards, one of two kernels with a planted bug, killed three times.
+night: build
+	$(VENV)/bin/pytest -m night -s tests/e2e/test_nightly.py
 
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb

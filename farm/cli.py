@@ -26,6 +26,7 @@ _COMMANDS = {
         "Virtual boards: up, down, list, status, fault, events.",
     ),
     "run": ("farm.run.cli", "run", "Panic a board, read its dumps back, judge and report."),
+    "nightly": ("farm.nightly.cli", "nightly", "Run a plan on many boards; resumable."),
     "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),

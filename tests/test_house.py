@@ -50,6 +50,22 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.report",
         }
     ),
+    "farm.nightly": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.model",
+            "farm.scenarios",
+            "farm.build",
+            "farm.bench",
+            "farm.judge",
+            "farm.history",
+            "farm.run",
+            "farm.report",
+            "farm.export",
+        }
+    ),
     "farm.doctor": frozenset(
         {
             "farm",

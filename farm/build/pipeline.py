@@ -26,6 +26,7 @@ from farm.build import (
 )
 from farm.build.kernel import TOOLS, KernelBuild, compiler_version
 from farm.build.progress import BuildProgress
+from farm.build.series import Patch
 from farm.errors import UsageError
 
 DEFAULT_BASE = "6.12"
@@ -42,6 +43,7 @@ class Request:
     """What is to be built, from which project folder, into which cache.
 
     ``variant`` is another kernel for the same board: a fragment of its own on top; "": none.
+    ``extra`` are patches on top of the series.
     """
 
     board: str
@@ -51,6 +53,7 @@ class Request:
     project: Path
     cache: Path
     variant: str = ""
+    extra: tuple[Path, ...] = ()
 
     @property
     def fragments(self) -> tuple[Path, ...]:
@@ -78,16 +81,30 @@ class Request:
 
     @property
     def pointer(self) -> Path:
-        """The link to the newest product: ``current``, ``current-6.1``, ``current-debug`` ..."""
+        """The link to the newest product: ``current``, ``current-6.1``, ``current-debug`` ...
+
+        A kernel with extra patches has a link of its own: nobody boots it unasked.
+        """
         marks = ["current"]
         marks += [self.base] if self.base != DEFAULT_BASE else []
         marks += [self.variant] if self.variant else []
+        if self.extra:
+            content = b"".join(patch.content for patch in self._extra)
+            marks.append(f"with-{keys.sha256(content)[:8]}")
         return self.products / "-".join(marks)
 
     @property
     def series(self) -> tuple[series.Patch, ...]:
-        """The patches that go in."""
-        return () if self.variant == STOCK else series.read(self.patches)
+        """The patches that go in; raises ``UsageError`` for an extra one that cannot be read."""
+        own = () if self.variant == STOCK else series.read(self.patches)
+        return (*own, *self._extra)
+
+    @property
+    def _extra(self) -> tuple[Patch, ...]:
+        try:
+            return tuple(Patch(path, path.read_bytes()) for path in self.extra)
+        except OSError as error:
+            raise UsageError(f"the patch {error.filename}: {error.strerror}") from error
 
     @property
     def devicetree(self) -> Path:

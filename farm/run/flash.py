@@ -9,11 +9,20 @@ from farm.bench.environment import Bench
 from farm.bench.strategy import Status
 from farm.build import bootimage, cache, pipeline
 from farm.build.kernel import default_jobs
+from farm.build.product import Product
 from farm.build.progress import BuildProgress
 from farm.errors import BenchError, UsageError
 from farm.model import Manifest
 
 WAYS = ("fastboot", "edl")
+
+
+@dataclass(frozen=True)
+class BootImage:
+    """A boot image that was made before the run, and the build id of the kernel in it."""
+
+    path: Path
+    build_id: str
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,8 @@ def parse_flash(text: str | None) -> str | None:
     return text
 
 
-def flash(bench: Bench, way: str, folder: Path) -> Flashed:
-    """Build the board's kernel, flash it and boot it; raises BuildError, BenchError."""
+def _build(bench: Bench, folder: Path) -> BootImage:
+    """Build the board's kernel and store its boot image in ``folder``; raises BuildError."""
     name = bench.options.build
     if not name:
         raise UsageError(
@@ -52,13 +61,26 @@ def flash(bench: Bench, way: str, folder: Path) -> Flashed:
     with BuildProgress() as progress:
         product = pipeline.build(request, progress)
     image = folder / "boot.img"
-    image.write_bytes(
-        bootimage.pack(
-            (product.folder / "Image").read_bytes(),
-            (product.folder / "initramfs.cpio.gz").read_bytes(),
-            (product.folder / f"{name}.dtb").read_bytes(),
-        )
+    image.write_bytes(pack(product, name))
+    return BootImage(image, product.record["build_id"])
+
+
+def pack(product: Product, name: str) -> bytes:
+    """The boot image of what was built for the board whose build is ``name``."""
+    return bootimage.pack(
+        (product.folder / "Image").read_bytes(),
+        (product.folder / "initramfs.cpio.gz").read_bytes(),
+        (product.folder / f"{name}.dtb").read_bytes(),
     )
+
+
+def flash(bench: Bench, way: str, folder: Path, boot_image: BootImage | None = None) -> Flashed:
+    """Flash a kernel and boot it: the board's own, which is built first, or ``boot_image``.
+
+    Raises BuildError, BenchError.
+    """
+    made = boot_image or _build(bench, folder)
+    image = made.path
     partition = bench.options.boot_partition
     strategy = bench.strategy
     tool = "fastboot"
@@ -73,7 +95,7 @@ def flash(bench: Bench, way: str, folder: Path) -> Flashed:
         tool = strategy.driver("edl").flash(partition, image, strategy.progress)
         strategy.force(Status.unknown)
     strategy.transition(Status.shell)
-    return Flashed(product.record["build_id"], tool, image.stat().st_size)
+    return Flashed(made.build_id, tool, image.stat().st_size)
 
 
 def check(flashed: Flashed, manifest: Manifest) -> None:

@@ -47,7 +47,7 @@ from farm.run.channels import (
     needs_crash_mode,
     read_table,
 )
-from farm.run.flash import Flashed, check, flash
+from farm.run.flash import BootImage, Flashed, check, flash
 from farm.run.ledger import Ledger
 from farm.run.progress import RunProgress
 from farm.run.store import RunFolder, new_run_id, timestamp
@@ -268,8 +268,10 @@ class Session:
         planned_cycles: int,
         channels: tuple[str, ...] = (PSTOREFS,),
         flash: str | None = None,
+        boot_image: BootImage | None = None,
     ) -> None:
         self.options = read_options(lg_env)
+        self._boot_image = boot_image
         self._channels = channels
         self._flash = flash
         self._flashed: Flashed | None = None
@@ -333,11 +335,13 @@ class Session:
         before_panic: str | None = None,
         keep_records: bool = False,
         policy: Policy | None = None,
+        channels: tuple[str, ...] | None = None,
     ) -> tuple[Future[Cycle], BenchFault | None]:
         """Run one cycle; return its verdict to come, and the fault that ended it if one did.
 
         An interruption is noted in ``interrupted`` and ends the cycle as a fault of the
-        controller. Raises UsageError for a wrong configuration.
+        controller. ``channels`` are the session's where none are given. Raises UsageError for a
+        wrong configuration.
         """
         self._number += 1
         number = self._number
@@ -357,7 +361,7 @@ class Session:
                 evidence,
                 before_panic=before_panic,
                 keep_records=keep_records,
-                channels=self._channels,
+                channels=channels or self._channels,
                 flashed=self._flashed,
                 boots=self._boots,
             )
@@ -401,7 +405,7 @@ class Session:
         """Flash the board once per run; what is found on the way is saved."""
         self._progress.stage("flash", way)
         before = time.monotonic()
-        self._flashed = flash(self.bench, way, self.folder.path)
+        self._flashed = flash(self.bench, way, self.folder.path, self._boot_image)
         evidence.stages_s["flash"] = round(time.monotonic() - before, 3)
         self._progress.stage(
             "flash", f"{self._flashed.image_bytes} bytes by {self._flashed.tool}, booted"

@@ -1,0 +1,168 @@
+"""What a night shows while it works: a table on a terminal, plain lines elsewhere.
+
+Everything goes to standard error, so that standard output stays clean for ``--json``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from farm.model import NightCell, NightCycle, Purpose, Verdict
+from farm.nightly.schedule import Start
+
+__all__ = ["LiveView", "cell_text", "span_text"]
+
+_COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.ERROR: "bold magenta",
+    Verdict.SKIP: "yellow",
+}
+
+
+def cell_text(cell: NightCell) -> str:
+    """A cell in a few words, its board left out."""
+    return f"{cell.kernel} {cell.scenario} #{cell.repeat} {','.join(cell.channels)}"
+
+
+def span_text(seconds: float) -> str:
+    """``1 h 05 min``, ``3 min 20 s``, ``12 s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+@dataclass
+class _Row:
+    doing: str = "waiting"
+    stage: str = ""
+    since: float = field(default_factory=time.monotonic)
+    counts: Counter[Verdict] = field(default_factory=Counter)
+
+
+class LiveView:
+    """Shows boards and cycles; ``quiet`` keeps only the line that ends each cycle."""
+
+    def __init__(self, boards: Iterable[str], total: int, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._is_live = self._console.is_terminal and not quiet
+        self._plain = not self._is_live and not quiet
+        self._rows = {board: _Row() for board in boards}
+        self._total = total
+        self._done = 0
+        self._budget_s: float | None = None
+        self._began = time.monotonic()
+        self._spent_s = 0.0
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_live:
+            self._live.stop()
+
+    def resumed(self, cycles: Iterable[NightCycle], spent_s: float, budget_s: float | None) -> None:
+        """Say what was done before: nothing, or what a journal tells."""
+        self._spent_s, self._budget_s = spent_s, budget_s
+        for cycle in cycles:
+            self._count(cycle)
+
+    def begins(self, start: Start) -> None:
+        """Say that a cycle begins."""
+        row = self._rows[start.cell.board]
+        row.doing, row.stage, row.since = _start_text(start), "", time.monotonic()
+        if self._plain:
+            self._line(f"{start.cell.board}: {row.doing}")
+        self.refresh()
+
+    def stage(self, board: str, text: str) -> None:
+        """Say what a board does now."""
+        self._rows[board].stage = text
+        self.refresh()
+
+    def ended(self, cycle: NightCycle, *, interrupted: bool) -> None:
+        """Say how a cycle ended."""
+        row = self._rows[cycle.cell.board]
+        row.doing, row.stage, row.since = "waiting", "", time.monotonic()
+        if not interrupted:
+            self._count(cycle)
+        verdict = Text(f"{cycle.verdict.value:<5}", style=_COLOURS[cycle.verdict])
+        start = Start(cycle.cell, cycle.attempt, cycle.purpose)
+        words = f" {cycle.cell.board}: {_start_text(start)}: {cycle.why}"
+        self._console.print(verdict.append(words, style="not bold default"), soft_wrap=True)
+        self.refresh()
+
+    def rests(self, board: str, why: str) -> None:
+        """Say that a board has nothing more to do."""
+        row = self._rows[board]
+        row.doing, row.stage = why, ""
+        if self._plain:
+            self._line(f"{board}: {why}")
+        self.refresh()
+
+    def note(self, text: str) -> None:
+        """Say something that is to stay in sight."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def refresh(self) -> None:
+        """Draw the table anew."""
+        if self._is_live:
+            self._live.update(self._table(), refresh=True)
+
+    def _count(self, cycle: NightCycle) -> None:
+        self._rows[cycle.cell.board].counts[cycle.verdict] += 1
+        if cycle.purpose is Purpose.PLAN and cycle.attempt == 1:
+            self._done += 1
+
+    def _line(self, text: str) -> None:
+        elapsed_s = time.monotonic() - self._began
+        self._console.print(
+            f"[{elapsed_s:7.1f}] {text}", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _table(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for column in ("board", "does", "", "for", *(one.value for one in Verdict)):
+            table.add_column(column, no_wrap=True)
+        now = time.monotonic()
+        for board, row in self._rows.items():
+            counts = [str(row.counts[one] or "") for one in Verdict]
+            table.add_row(
+                escape(board),
+                escape(row.doing),
+                escape(row.stage),
+                f"{now - row.since:.0f} s",
+                *(f"[{_COLOURS[one]}]{n}[/]" for one, n in zip(Verdict, counts, strict=True)),
+            )
+        spent_s = self._spent_s + now - self._began
+        words = f"{self._done} of {self._total} cells, {span_text(spent_s)}"
+        if self._budget_s is not None:
+            words += f" of {span_text(self._budget_s)}"
+        return Group(table, Text(words))
+
+
+def _start_text(start: Start) -> str:
+    text = cell_text(start.cell)
+    if start.purpose is Purpose.TRAINING:
+        return f"training: {text}"
+    return f"{text}, attempt {start.attempt}" if start.attempt > 1 else text

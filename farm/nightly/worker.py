@@ -1,0 +1,211 @@
+"""A board's worker: a process of its own, as a session's signals and labgrid's state are.
+
+It does what the controller says, cycle by cycle, and ends with the controller, however that ends:
+the kernel kills it, so that no board is worked on by two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from farm.errors import BenchError, FarmError, UsageError
+from farm.nightly.benches import ensure_up
+from farm.nightly.messages import Began, Ended, Failed, Note, Order, Report, Task, Work
+from farm.run.flash import BootImage
+from farm.run.progress import RunProgress
+from farm.run.session import Session, signals_held, termination_as_interrupt
+from farm.scenarios import scenario_named
+
+__all__ = ["board_lock", "main"]
+
+_PR_SET_PDEATHSIG = 1
+_LOCK_DEADLINE_S = 15.0
+_MOVED_EVERY_S = 1.0
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the one that started it is gone."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)  # it was gone before
+
+
+@contextmanager
+def board_lock(lg_env: Path) -> Iterator[None]:
+    """Hold the board of an environment; raises BenchError when another night has it.
+
+    Only within this machine: labgrid's reservations are for boards that several share.
+    """
+    name = hashlib.sha256(str(lg_env.resolve()).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"panic-farm-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"board-{name}.lock").open("a") as lock:
+        deadline = time.monotonic() + _LOCK_DEADLINE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BenchError(
+                        f"the board of {lg_env} is in the hands of another `farm nightly`",
+                        part="controller",
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+# What anything else prints must not come between the reports.
+_REPORTS = os.fdopen(os.dup(1), "w", encoding="utf-8")
+
+
+def _say(report: Report) -> None:
+    _REPORTS.write(report.model_dump_json() + "\n")
+    _REPORTS.flush()
+
+
+class _Told(RunProgress):
+    """Tells the controller what a session would show."""
+
+    def __init__(self) -> None:
+        super().__init__(0, quiet=True)
+        self._moved_at = 0.0
+
+    def begin_cycle(self, name: str) -> None:
+        """The controller knows."""
+
+    def stage(self, stage: str, detail: str = "") -> None:
+        """Say what the cycle does now."""
+        self._what = f"{stage}: {detail}" if detail else stage
+        _say(Note(text=self._what))
+
+    def moved(self, done_bytes: int, total_bytes: int, words: str = "") -> None:
+        """Say how far a transfer is, now and then."""
+        now = time.monotonic()
+        if now - self._moved_at >= _MOVED_EVERY_S:
+            self._moved_at = now
+            part = f"{100 * done_bytes // total_bytes} %" if total_bytes else words
+            _say(Note(text=f"{self._what} {part}"))
+
+    def bytes_collected(self, done_bytes: int, total_bytes: int) -> None:
+        """Say how far the read-back is."""
+        self.moved(done_bytes, total_bytes)
+
+    def end_cycle(self, name: str, verdict: str, why: str) -> None:
+        """The controller gets it with the verdict."""
+
+    def note(self, text: str) -> None:
+        """Say something that the night's log keeps."""
+        _say(Note(text=text, lasting=True))
+
+
+class _Board:
+    """The board's session: one for each kernel in turn, and another when the board was lost."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._progress = _Told()
+        self._session: Session | None = None
+        self._kernel = ""
+        self._number = 0
+
+    def run(self, task: Task) -> bool:
+        """Run a cycle and report it; False when it was interrupted."""
+        session = self._session_for(task)
+        self._number += 1
+        run = f"{self._work.out.name}/{session.folder.run_id}"
+        _say(Began(run=run, number=self._number))
+        future, fault = session.cycle(
+            scenario_named(task.scenario), task.repeat, channels=task.channels
+        )
+        cycle = future.result()
+        interrupted = session.interrupted
+        _say(
+            Ended(
+                run=run,
+                number=self._number,
+                started=cycle.started,
+                wall_s=cycle.wall_s,
+                verdict=cycle.result.verdict,
+                blame=cycle.result.blame,
+                why=cycle.result.why,
+                interrupted=interrupted,
+            )
+        )
+        if fault is not None and not interrupted and not session.recover(fault):
+            # A session anew begins with the power.
+            self.leave()
+        return not interrupted
+
+    def _session_for(self, task: Task) -> Session:
+        if self._session is not None and self._kernel == task.kernel:
+            return self._session
+        self.leave()
+        ensure_up(self._work.lg_env)
+        image = None
+        if task.boot_image is not None and task.build_id is not None:
+            image = BootImage(task.boot_image, task.build_id)
+        session = Session(
+            self._work.lg_env,
+            self._work.out,
+            self._progress,
+            policy=self._work.policy,
+            command=self._work.command,
+            planned_cycles=0,
+            flash=self._work.flash,
+            boot_image=image,
+        )
+        session.__enter__()
+        self._session, self._kernel, self._number = session, task.kernel, 0
+        return session
+
+    def leave(self) -> None:
+        """Switch the board off and store the run."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.__exit__(None, None, None)
+
+
+def _orders() -> Iterator[Task]:
+    for line in sys.stdin:
+        task = Order.model_validate_json(line).task
+        if task is None:
+            return
+        yield task
+
+
+def main() -> int:
+    """Work on a board as standard input says; reports go to standard output."""
+    _end_with(int(sys.argv[1]))
+    os.dup2(2, 1)
+    work = Work.model_validate_json(sys.stdin.readline())
+    try:
+        with termination_as_interrupt(), board_lock(work.lg_env):
+            board = _Board(work)
+            try:
+                for task in _orders():
+                    if not board.run(task):
+                        break
+            finally:
+                with signals_held():
+                    board.leave()
+    except KeyboardInterrupt:
+        return 130
+    except FarmError as error:
+        _say(Failed(message=str(error), usage=isinstance(error, UsageError)))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
