@@ -125,6 +125,7 @@ night: build
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
+	$(VENV)/bin/python -m tests.figures.night_report
 
 # Not part of `make test`: ten minutes for each of fourteen formats.
 FUZZ_S := 600

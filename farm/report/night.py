@@ -58,6 +58,8 @@ RUN_REPORT_NAME = "report.html"
 # Cycles shown with all their evidence: of those that went wrong, and of those that passed.
 _MOST_BAD, _MOST_GOOD = 60, 20
 _MOST_BAD_PER_CELL = 3
+# Cycles that a cell's page has a section for, the worst first; its table lists all.
+_MOST_SECTIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,7 @@ def _cell_page(view: NightView, cell: Cell, folder: _Folder, chosen: set[int]) -
         night=view.night,
         cell=cell,
         shown=shown,
+        sections=_MOST_SECTIONS,
         failure_text=failure_text,
         plural=plural,
         region_flags=region_flags,

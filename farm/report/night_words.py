@@ -85,7 +85,7 @@ def places_text(cause: Cause) -> str:
 
 def _unfinished(night: Night) -> str:
     if not (night.interrupted or night.ended_early):
-        return ""
+        return "" if night.finished else " The night has not finished yet."
     end = "was interrupted" if night.interrupted else "ended early"
     reason = f": {visible(night.ended_early, limit=300)}" if night.ended_early else ""
     return f" The night {end}{reason}."

@@ -336,6 +336,26 @@ def test_a_damaged_night_is_an_error_that_names_the_file(tmp_path: Path) -> None
         load_night(tmp_path)
 
 
+def test_a_night_that_goes_on_says_so(tmp_path: Path) -> None:
+    folder = make_night(tmp_path / "nights", "20260101-200000-aaaa", [Board("raw", "virtual")])
+    night = load_night(folder).model_copy(update={"finished": None})
+    (folder / "night.json").write_text(night.model_dump_json(), encoding="utf-8")
+    write_night_report(folder, None)
+    assert "The night has not finished yet." in words(page_of(folder))
+
+
+def test_a_cell_of_many_repeats_keeps_its_page_short(tmp_path: Path) -> None:
+    shape = Shape(boards=1, kernels=1, scenarios=1, repeats=100, fail=frozenset({0}))
+    folder = stored_night(tmp_path / "nights", *night_of_values(0, shape))
+    write_night_report(folder, None)
+    page = page_of(folder, "cells/0001.html")
+    assert page.count('<section class="card cycle') == 20
+    assert page.index('<section class="card cycle FAIL"') < page.index(
+        '<section class="card cycle PASS"'
+    )
+    assert page.count("Repeat ") >= 100
+
+
 def test_a_night_without_cycles_proves_nothing(tmp_path: Path) -> None:
     folder = make_night(tmp_path / "nights", "20260101-200000-aaaa", [])
     write_night_report(folder, None)
