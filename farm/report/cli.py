@@ -12,7 +12,7 @@ import typer
 
 from farm.judge.run_folder import load_run
 from farm.report.files import write_reports
-from farm.report.night_folder import NIGHT_NAME
+from farm.report.night_folder import NIGHT_NAME, load_summary
 from farm.report.printable import visible
 from farm.report.terminal import print_run
 
@@ -64,15 +64,15 @@ def _run(folder: Path, *, as_json: bool) -> None:
 
 def _night(folder: Path, url: str | None, *, as_json: bool) -> None:
     from farm.report.night import write_night_report
-    from farm.report.night_folder import load_night
 
     with ExitStack() as stack:
         path = write_night_report(folder, _history(folder, url, stack))
-    night = load_night(folder)
+    night = load_summary(folder)
     if as_json:
         print(json.dumps({"verdict": night.verdict.value, "written": [str(path)]}))
-    else:
-        print(f"{night.verdict.value} night {visible(night.night_id)}: wrote {path}")
+        return
+    print(f"{night.verdict.value} night {visible(night.night_id)}: {visible(night.headline)}")
+    print(f"wrote {path}")
 
 
 def _history(folder: Path, url: str | None, stack: ExitStack) -> History | None:

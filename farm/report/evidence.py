@@ -249,7 +249,8 @@ def _diff_line(name: str, channels: dict[str, dict[str, bytes]], room: bool) -> 
     (first, ours) = pair[0]
     (second, theirs) = next(one for one in pair[1:] if one[1] != ours)
     wrong = [i for i, (a, b) in enumerate(zip_longest(ours, theirs)) if a != b]
-    outcome = f"{len(wrong):,} bytes differ, first at {wrong[0]:#x}"
+    differ = "1 byte differs" if len(wrong) == 1 else f"{len(wrong):,} bytes differ"
+    outcome = f"{differ}, first at {wrong[0]:#x}"
     marks = Marks(frozenset(wrong[:_MOST_MARKS]))
     dumps = tuple(
         (channel, tuple(hexdump(data, marks)))

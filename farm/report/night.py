@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_night_report", "write_nights_index"]
 
+NIGHTS_FOLDER = "nights"
 INDEX_NAME = "index.html"
 STYLE_NAME = "style.css"
 RUN_REPORT_NAME = "report.html"
@@ -241,6 +242,7 @@ def _index(night_dir: Path, view: NightView, runs: Runs, asked: _Asked, matrix: 
         counts=counts_text(view),
         virtual=_virtual_text(night),
         matrix=matrix,
+        indexed=_indexed(night_dir),
         stages=stages,
         times=times,
         slowest=slowest(view),
@@ -262,6 +264,7 @@ def _cell_page(view: NightView, cell: Cell, folder: _Folder, chosen: set[int]) -
         "cell.html.j2",
         style_link=f"../{STYLE_NAME}",
         night=view.night,
+        indexed=_indexed(folder.night_dir),
         cell=cell,
         shown=shown,
         sections=_MOST_SECTIONS,
@@ -271,12 +274,17 @@ def _cell_page(view: NightView, cell: Cell, folder: _Folder, chosen: set[int]) -
     )
 
 
+def _indexed(night_dir: Path) -> bool:
+    """Whether the night lies among others; a copy of one elsewhere is left by itself."""
+    return night_dir.resolve().parent.name == NIGHTS_FOLDER
+
+
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_night_report(night_dir: Path, history: History | None) -> Path:
-    """Write the pages of the night in ``night_dir`` and the index of all nights beside it.
+    """Write the pages of the night in ``night_dir``, and the index of all nights if it is in one.
 
     Returns the path of the night's first page. ``history`` gives earlier nights and sizes; without
     it the nights beside this one are compared. Runs that cannot be read are named on the page.
@@ -311,7 +319,8 @@ def write_night_report(night_dir: Path, history: History | None) -> Path:
             part="disk",
             next_step="Make room; `farm report` writes the pages again from the night's folder.",
         ) from error
-    write_nights_index(night_dir.resolve().parent)
+    if _indexed(night_dir):
+        write_nights_index(night_dir.resolve().parent)
     return target / INDEX_NAME
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Runs",
     "load_night",
     "load_runs",
+    "load_summary",
     "summaries_of",
 ]
 
@@ -104,15 +105,20 @@ def load_runs(night_dir: Path, night: Night) -> Runs:
     return Runs(found, missing)
 
 
+def load_summary(night_dir: Path) -> NightSummary:
+    """Read what lies beside a night's pages; raises OSError, ValidationError as they come."""
+    file = night_dir / REPORT_FOLDER / SUMMARY_NAME
+    return NightSummary.model_validate_json(file.read_text(encoding="utf-8"))
+
+
 def summaries_of(nights_dir: Path) -> Iterator[tuple[Path, NightSummary | str]]:
     """Give every night below ``nights_dir``, newest first: its summary, or why there is none."""
     for folder in sorted(nights_dir.iterdir(), reverse=True):
         if folder.name.startswith(".") or not (folder / NIGHT_NAME).is_file():
             continue
-        file = folder / REPORT_FOLDER / SUMMARY_NAME
         try:
-            yield folder, NightSummary.model_validate_json(file.read_text(encoding="utf-8"))
+            yield folder, load_summary(folder)
         except OSError:
             yield folder, "its report is not written yet: `farm report` makes it"
         except (ValidationError, UnicodeDecodeError):
-            yield folder, f"{file.name} is damaged: `farm report` writes it again"
+            yield folder, "its report is damaged: `farm report` writes it again"

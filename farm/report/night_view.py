@@ -55,11 +55,15 @@ class Shot:
 
     @property
     def worst(self) -> Finding | None:
-        """The finding that decided it; None for a PASS and where the run cannot be read."""
+        """The finding that decided it, one that names a driver before others; None for a PASS."""
         if self.cycle is None:
             return None
-        findings = shown_findings(self.cycle.result.findings)
-        return next((one for one in findings if one.verdict is self.night.verdict), None)
+        findings = [
+            one
+            for one in shown_findings(self.cycle.result.findings)
+            if one.verdict is self.night.verdict
+        ]
+        return next((one for one in findings if one.driver is not None), next(iter(findings), None))
 
 
 @dataclass(frozen=True, slots=True)

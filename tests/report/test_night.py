@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -184,7 +185,7 @@ def test_a_wrong_byte_is_marked_beside_what_it_should_be(last: Path) -> None:
     assert "<mark>" in text
     assert '<span class="want">expected' in text
     assert "Channels compared: they differ" in text
-    assert "1 bytes differ, first at" in text
+    assert "1 byte differs, first at" in text
 
 
 def test_hexdump_marks_and_leaves_out() -> None:
@@ -316,10 +317,17 @@ def test_the_command_writes_nights_and_runs(last: Path) -> None:
         env={**os.environ, "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
-    assert "FAIL night 20260102-200000-bbbb: wrote" in done.stdout
+    assert "FAIL night 20260102-200000-bbbb: Driver panicdump-sample" in done.stdout
     assert (run / "report.html").is_file()
     # Links to the reports of runs are there once these are.
     assert page_of(last).count("<h1>") == before.count("<h1>") == 1
+
+
+def test_a_copy_of_a_night_leaves_its_neighbours_alone(last: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(last, tmp_path / "elsewhere")
+    write_night_report(copy, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+    assert "All nights" not in page_of(copy)
 
 
 def test_a_damaged_night_is_an_error_that_names_the_file(tmp_path: Path) -> None:
