@@ -202,6 +202,7 @@ def make_board() -> Iterator[Callable[..., Board]]:
         target["options"]["reset"] += named
         target["resources"]["BoardUsb"]["serial"] = usb_serial(name)
         drivers = target["drivers"]
+        drivers["UsbBoot"]["environment"] = ["farm", "virtual", "environment", *named]
         drivers["Edl"]["programmer"] = str(ROOT / "devices" / "virtual-programmer.elf")
         for key, commands in drivers["PanicFarmStrategy"]["keys"].items():
             for what, state in (("hold", "on"), ("release", "off")):
