@@ -251,11 +251,14 @@ def _hashes_of_nights(facts: Facts, root: Path, night_ids: Iterable[str]) -> Non
                 facts.add_hashes(kernel.build_id, kernel.sha256)
 
 
-def _fact_of_row(row: CycleRow, root: Path) -> Fact:
+def _folder_of(root: Path, path: str) -> Path | None:
     try:
-        folder = inside(root, row.path)
+        return inside(root, path)
     except UsageError:
-        folder = None
+        return None
+
+
+def _fact_of_row(row: CycleRow, folder: Path | None) -> Fact:
     return Fact(
         id=f"{row.run_id}#{row.number}",
         run_id=row.run_id,
@@ -287,12 +290,15 @@ class HistoryFacts(Facts):
         super().__init__(source=f"history, runs below {root}")
         self._history = history
         self._ids: dict[str, int] = {}
+        folders: dict[str, Path | None] = {}
         for kernel in kernels:
             builds = None if kernel.build_id is None else [kernel.build_id]
             for row in history.cycles(build_ids=builds, counting_only=False):
                 if kernel.release is not None and row.release != kernel.release:
                     continue
-                fact = _fact_of_row(row, root)
+                if row.path not in folders:
+                    folders[row.path] = _folder_of(root, row.path)
+                fact = _fact_of_row(row, folders[row.path])
                 if fact.id not in self._ids:
                     self._ids[fact.id] = row.id
                     self.cycles.append(fact)
