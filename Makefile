@@ -120,6 +120,7 @@ night: build
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
+	$(VENV)/bin/python -m tests.figures.signoff
 
 # Not part of `make test`: ten minutes for each of fourteen formats.
 FUZZ_S := 600
