@@ -179,7 +179,13 @@ def _region_faults(
             Fault(
                 FindingKind.TRUNCATED,
                 f"region {name} holds {region.saved_bytes} of {full} bytes",
-                Evidence(file=file.capture.path, region=name),
+                Evidence(
+                    file=file.capture.path,
+                    offset=region.offset + len(region.data),
+                    region=name,
+                    region_offset=len(region.data),
+                    wrong_bytes=max(0, full - region.saved_bytes) or None,
+                ),
             )
         )
     elif region.saved_bytes > full:
