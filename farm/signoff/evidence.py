@@ -55,7 +55,7 @@ def _copy_capture(folder: Path, to: Path, number: int, one: Capture) -> tuple[Ca
     source = inside(folder, one.path)
     if one.size_bytes > _LARGEST_BYTES:
         return one, f"{one.path}: {one.size_bytes} B, sha256 {one.sha256}"
-    path = one.path if allowed_name(one.path) else f"captures/{number:04d}.bin"
+    path = one.path if allowed_name(one.path) else f"captures/renamed-{number:04d}.bin"
     data = checked(one, source.read_bytes())
     (to / path).parent.mkdir(parents=True, exist_ok=True)
     (to / path).write_bytes(data)

@@ -147,10 +147,11 @@ def _add_run(
             used_bytes=cycle.result.used_bytes,
         )
         facts.cycles.append(fact)
-        facts.device_rows[fact.id] = tuple(
+        rows = tuple(
             DeviceFact(row.device, row.driver, row.record_bytes, row.verdict, row.why)
             for row in cycle.result.devices
         )
+        facts.device_rows.setdefault(fact.id, rows)
 
 
 def _add_stored(facts: Facts, night: Night, runs: Mapping[str, Run]) -> None:
@@ -209,6 +210,19 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from sorted(path for path in root.glob(pattern) if path.is_dir())
 
 
+def _once(facts: Facts) -> None:
+    """Keep each cycle once; two that call themselves alike and differ hide nothing."""
+    kept: dict[str, Fact] = {}
+    for one in facts.cycles:
+        first = kept.setdefault(one.id, one)
+        if (first.verdict, first.build_id, first.board, first.scenario) != (
+            (one.verdict, one.build_id, one.board, one.scenario)
+        ):
+            facts.unreadable[one.id] = "two runs call themselves so, and differ"
+            facts.unreadable_builds[one.id] = {first.build_id, one.build_id}
+    facts.cycles = list(kept.values())
+
+
 def facts_of_folder(root: Path) -> Facts:
     """The facts of all nights and runs below ``root``: one of them, or a folder of many.
 
@@ -234,7 +248,7 @@ def facts_of_folder(root: Path) -> Facts:
             except UsageError as error:
                 facts.unreadable[str(folder)] = error.message
     # One run may lie in two places; it was still run once.
-    facts.cycles = list({one.id: one for one in reversed(facts.cycles)}.values())[::-1]
+    _once(facts)
     return facts
 
 

@@ -291,6 +291,14 @@ def test_a_run_in_two_places_counts_once(tmp_path: Path) -> None:
     assert len(facts_of_folder(tmp_path).cycles) == 3
 
 
+def test_a_run_that_bears_anothers_name_hides_no_failure(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/runs/run-1")
+    write_run(tmp_path / "b/runs/run-1", broken=[2])
+    decision = decided(tmp_path)
+    assert open_clauses(decision) == {"kernel"}
+    assert "two runs call themselves so" in problem(decision, "kernel").what
+
+
 def test_facts_are_those_of_the_build_that_the_board_named() -> None:
     facts = Facts(source="")
     assert facts.of(policy().kernel) == []
