@@ -13,12 +13,14 @@ PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make fle
 # What `make test` needs beside them: servers and programs that only tests start.
 TEST_PACKAGES := \
 	postgresql \
+	chromium \
 
 # What `make kernel-check` needs beside them; pylibfdt, which dtschema needs, is compiled.
 CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
 	$(if $(filter amd64,$(shell dpkg --print-architecture)),,gcc-x86-64-linux-gnu)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 CHECK_STAMP := $(STAMP)-check
+BROWSER_STAMP := $(STAMP)-browser
 # For the test of a host of its own. Unpacked only: installing the package would start an sshd.
 SSHD := $(VENV)/openssh/usr/sbin/sshd
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -82,6 +84,10 @@ $(CHECK_STAMP): $(STAMP) | check-packages
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[kernel-check]'
 	touch $@
 
+$(BROWSER_STAMP): $(STAMP) | test-packages
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'
+	touch $@
+
 $(SSHD): | packages $(STAMP)
 	mkdir -p $(VENV)/openssh
 	cd $(VENV)/openssh && rm -f *.deb && { apt-get download -q openssh-server || \
@@ -121,6 +127,7 @@ bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
 	$(VENV)/bin/python -m tests.figures.signoff
+	$(VENV)/bin/python -m tests.figures.night_report
 
 # Not part of `make test`: ten minutes for each of fourteen formats.
 FUZZ_S := 600
@@ -160,7 +167,7 @@ soak: build
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
 # the validation suite on the boards that the environments name.
-test: lint build test-packages $(SSHD)
+test: lint build test-packages $(BROWSER_STAMP) $(SSHD)
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml

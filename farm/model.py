@@ -208,7 +208,7 @@ class Evidence(Frozen):
     offset: int | None = Field(default=None, description="bytes from the start of the file")
     region: str | None = None
     region_offset: int | None = Field(default=None, description="bytes from the region's start")
-    wrong_bytes: int | None = None
+    wrong_bytes: int | None = Field(default=None, description="or missing from the offset on")
     expected: str | None = Field(default=None, description="hex or text, short")
     got: str | None = None
     console_lines: tuple[str, ...] = ()

@@ -34,7 +34,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
-    "farm.report": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
+    "farm.report": frozenset(
+        {"farm", "farm.errors", "farm.model", "farm.formats", "farm.judge", "farm.history"}
+    ),
     "farm.export": frozenset({"farm", "farm.errors", "farm.model", "farm.judge", "farm.report"}),
     "farm.signoff": frozenset(
         {

@@ -28,7 +28,7 @@ from farm.judge.case import zone_finding
 from farm.judge.names import shown
 from farm.model import Capture, CycleInput, Finding, FindingKind, Manifest, Ramoops, Verdict
 
-__all__ = ["TABLE", "Channels", "read_channels"]
+__all__ = ["TABLE", "Channels", "channel_records", "read_channels"]
 
 TABLE = "table"
 
@@ -180,6 +180,39 @@ def read_channels(cycle: CycleInput, read_capture: ReadCapture) -> Channels:
         return read_capture(capture) if own is None else own
 
     return Channels((*files_only, *derived), read, tuple(findings), symbols)
+
+
+def channel_records(cycle: CycleInput, read_capture: ReadCapture) -> dict[str, dict[str, bytes]]:
+    """Every channel's records by the names that pstorefs gives them, fit to be held together.
+
+    What pstorefs adds to a file is taken off; a channel that cannot be decoded is left out.
+    """
+    found: dict[str, dict[str, bytes]] = {}
+    asked = any(one.channel == PSTOREFS for one in cycle.captures)
+    if asked or any(one.channel == PSTOREFS for one in cycle.channels):
+        files = _ordinary(cycle.captures, read_capture)
+        if files is not None:
+            found[PSTOREFS] = files
+    manifest = cycle.manifest
+    for capture in cycle.captures:
+        if capture.paddr is None or capture.ground_truth or capture.channel == TABLE:
+            continue
+        if manifest is None or manifest.ramoops is None:
+            continue
+        try:
+            records, _ = _decoded(
+                capture, manifest, read_capture(capture), [], shown_by_kernel=False
+            )
+        except (FarmError, OSError):
+            continue
+        if records is not None:
+            found[capture.channel] = records
+    raw = [records for channel, records in found.items() if channel != PSTOREFS]
+    if raw and PSTOREFS in found:
+        found[PSTOREFS] = {
+            name: _normal(data, raw[0].get(name, b"")) for name, data in found[PSTOREFS].items()
+        }
+    return found
 
 
 def _incomplete(capture: Capture, message: str) -> Finding:

@@ -43,15 +43,18 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def inside(folder: Path, relative: str) -> Path:
     """Return ``relative`` below ``folder``; UsageError when it leads out of it, symlinks too."""
     parts = PurePosixPath(relative)
-    refused = UsageError(
-        f"{folder}: the path {relative!r} leads out of this folder",
-        "The run folder was not written by the farm, or was changed since.",
-    )
-    if not relative or "\0" in relative or parts.is_absolute() or ".." in parts.parts:
-        raise refused
     path = folder / parts
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise refused
+    if (
+        not relative
+        or "\0" in relative
+        or parts.is_absolute()
+        or ".." in parts.parts
+        or not path.resolve().is_relative_to(folder.resolve())
+    ):
+        raise UsageError(
+            f"{folder}: the path {relative!r} leads out of this folder",
+            "The run folder was not written by the farm, or was changed since.",
+        )
     return path
 
 

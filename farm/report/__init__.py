@@ -1,6 +1,7 @@
-"""The last stage of the data flow: a judged run shown on a terminal, in a log, in HTML.
+"""The last stage of the data flow: judged runs and nights on a terminal, in a log, in HTML.
 
-Works from `farm.model.Run` alone, at any later time; knows neither board nor labgrid.
+Works from `farm.model.Run` and `farm.model.Night` alone, at any later time; knows neither board
+nor labgrid. `farm.report.night` writes the pages of a night.
 """
 
 from farm.report.files import write_reports

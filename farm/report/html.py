@@ -1,187 +1,44 @@
 """A run as one HTML file that needs nothing else: no script, no load from anywhere.
 
-Jinja2 escapes every value; names and console lines pass through `visible` first, so that a
-control character or a turned writing direction shows up instead of taking effect. A content
-security policy in the file forbids what escaping might have missed. Links lead only to paths
-below the run's folder.
+Links lead only to paths below the run's folder.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import PurePosixPath
-from urllib.parse import quote
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from farm.model import BenchFault, Capture, Cycle, DeviceVerdict, Manifest, PanicAccount, Run
-from farm.report.printable import (
-    console_text,
-    duration_text,
-    exact_size_text,
-    ratio_text,
-    size_text,
-    visible,
-)
+from farm.model import Run
+from farm.report.pages import render
 from farm.report.summary import (
     MEANING,
     confidence,
-    finding_label,
     headline,
-    in_full,
     matrix,
     recovery_text,
-    shown_findings,
     verdict_counts,
 )
 
 __all__ = ["report_html"]
 
-_LINES_BEFORE_PANIC = 12
-_LINES_AFTER_PANIC = 40
 
-
-def local_link(*parts: str) -> str | None:
-    """Make a relative URL from paths; None when they lead out of the run's folder."""
-    path = PurePosixPath(*parts)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
-        return None
-    # With ':' quoted too, no part can be taken for a scheme.
-    return quote(str(path), safe="/", errors="backslashreplace")
-
-
-def console_excerpt(panic: PanicAccount) -> list[tuple[str, bool]]:
-    """Cut the console to the lines around the panic; True marks the panic line itself."""
-    lines = panic.panic_console_lines
-    at = None
-    if panic.panic_line is not None:
-        at = next((i for i, line in enumerate(lines) if panic.panic_line in line), None)
-    if at is None:
-        excerpt = [(line, False) for line in lines[-_LINES_AFTER_PANIC:]]
-        if panic.panic_line is not None:
-            excerpt.insert(0, (panic.panic_line, True))
-    else:
-        start = max(0, at - _LINES_BEFORE_PANIC)
-        excerpt = [
-            (line, start + i == at)
-            for i, line in enumerate(lines[start : at + 1 + _LINES_AFTER_PANIC])
-        ]
-    return [(console_text(line), hit) for line, hit in excerpt]
-
-
-def percent(part: float, whole: float) -> str:
-    """Write a share for a bar's width, within 0 and 100."""
-    return "0" if whole <= 0 else f"{min(100.0, max(0.0, 100 * part / whole)):.2f}"
-
-
-def bar_scale(rows: tuple[DeviceVerdict, ...]) -> int:
-    """Find the size that is a full bar: the largest record or budget of the table."""
-    return max((max(row.record_bytes, row.budget_bytes or 0) for row in rows), default=0)
-
-
-def stage_bars(cycle: Cycle) -> list[tuple[str, str, str, str]]:
-    """Lay the stages one after another: name, duration, start and width in percent."""
-    total = sum(max(0.0, seconds) for seconds in cycle.stages_s.values())
-    bars = []
-    at = 0.0
-    for name, seconds in cycle.stages_s.items():
-        bars.append((name, duration_text(seconds), percent(at, total), percent(seconds, total)))
-        at += max(0.0, seconds)
-    return bars
-
-
-def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
-    """List what the live board said just before the panic."""
-    nonce = "none" if manifest.nonce is None else f"{manifest.nonce:#018x}"
+def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [
-        ("kernel release", manifest.kernel_release),
-        ("build id", manifest.build_id or "none"),
-        ("boot id", manifest.boot_id),
-        ("panics before", str(manifest.sequence)),
-        ("nonce", nonce),
-        ("record format", manifest.format),
-        ("on overflow", manifest.on_overflow),
-        ("backend", manifest.backend),
-        ("area", size_text(manifest.area_bytes)),
-        ("capacity", exact_size_text(manifest.capacity_bytes)),
-        ("needed", exact_size_text(manifest.needed_bytes)),
-        ("devices", str(len(manifest.devices))),
-        ("command line", manifest.cmdline),
+        ("run", run.run_id),
+        ("board", f"{run.board} (virtual)" if run.virtual else run.board),
+        ("environment", run.lg_env),
+        ("kernel", run.kernel_release or "unknown"),
+        ("build id", run.build_id or "unknown"),
+        ("command", " ".join(run.command)),
+        ("started", run.started),
+        ("finished", run.finished or "not finished"),
     ]
-    if (region := manifest.ramoops) is not None:
-        facts.append(
-            (
-                "ramoops",
-                f"{size_text(region.mem_size_bytes)} at {region.mem_address:#x}, "
-                f"panicdump zone {size_text(region.panicdump_size_bytes)}, "
-                f"ECC {region.ecc_size_bytes} B per block",
-            )
-        )
+    if run.planned_cycles:
+        facts.append(("planned", f"{run.planned_cycles} cycles"))
     return facts
-
-
-def panic_facts(panic: PanicAccount) -> list[tuple[str, str]]:
-    """List how the board went down and came back."""
-    facts = [
-        ("trigger", panic.trigger),
-        ("panic line", panic.panic_line or "none"),
-        ("scenario's signature", "found" if panic.signature_found else "not found"),
-        ("reset", panic.reset),
-        ("release after", panic.release_after or "unknown"),
-        ("build id after", panic.build_id_after or "unknown"),
-        ("boot id after", panic.boot_id_after or "unknown"),
-    ]
-    if panic.panic_to_reset_s is not None:
-        facts.append(("panic to reset", duration_text(panic.panic_to_reset_s)))
-    if panic.reset_to_shell_s is not None:
-        facts.append(("reset to shell", duration_text(panic.reset_to_shell_s)))
-    return facts
-
-
-def fault_facts(fault: BenchFault) -> list[tuple[str, str]]:
-    """List what the bench said of its own failure."""
-    facts = [("part", fault.part), ("stage", fault.stage), ("message", fault.message)]
-    return [*facts, ("next step", fault.next_step)] if fault.next_step else facts
-
-
-def capture_link(cycle: Cycle, capture: Capture) -> str | None:
-    """Link to a capture's file from report.html."""
-    return local_link(cycle.folder, capture.path)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("farm.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        v=visible, exact=exact_size_text, duration=duration_text, console=console_text
-    )
-    environment.globals.update(
-        bar_scale=bar_scale,
-        capture_link=capture_link,
-        console_excerpt=console_excerpt,
-        fault_facts=fault_facts,
-        local_link=local_link,
-        manifest_facts=manifest_facts,
-        in_full=in_full,
-        panic_facts=panic_facts,
-        percent=percent,
-        ratio_text=ratio_text,
-        finding_label=finding_label,
-        shown_findings=shown_findings,
-        stage_bars=stage_bars,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def report_html(run: Run) -> str:
     """Write the run as one self-contained HTML document."""
-    return _template().render(
+    return render(
+        "report.html.j2",
         run=run,
         headline=headline(run),
         meaning=MEANING[run.verdict],
@@ -189,4 +46,5 @@ def report_html(run: Run) -> str:
         recoveries=recovery_text(run),
         counts=verdict_counts(run.cycles),
         rows=matrix(run),
+        run_facts=_facts(run),
     )

@@ -178,6 +178,6 @@ def finding_label(finding: Finding) -> str:
 def finding_text(finding: Finding) -> str:
     """Say what was found and, where bytes were compared, what they are; not made visible yet."""
     evidence = finding.evidence
-    if evidence is None or evidence.wrong_bytes is None:
+    if evidence is None or evidence.wrong_bytes is None or evidence.expected is None:
         return finding.message
     return f"{finding.message}: expected {evidence.expected}, got {evidence.got}"

@@ -143,6 +143,12 @@ def test_a_cut_region_is_truncated(scene: Scene) -> None:
     scene.outcomes[2] = (1, 0)
     found = only(scene.judge(), FindingKind.TRUNCATED)
     assert "200 of 256" in found.message
+    assert found.evidence is not None
+    assert (found.evidence.region_offset, found.evidence.wrong_bytes) == (200, 56)
+    assert found.evidence.offset is not None
+    record = scene.records[2]
+    assert record is not None
+    assert record[: found.evidence.offset].endswith(cut.data)
 
 
 def test_a_cut_region_without_its_flag_is_truncated_too(scene: Scene) -> None:
