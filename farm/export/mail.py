@@ -66,7 +66,7 @@ def _fold(text: str, indent: str = "") -> list[str]:
         visible(text, ascii_only=True),
         width=_WIDTH,
         initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
+        subsequent_indent=" " * len(indent) + "  ",
         break_long_words=False,
         break_on_hyphens=False,
     ) or [""]

@@ -22,7 +22,8 @@ _COLUMNS = (
 
 def safe_cell(text: str) -> str:
     """``text`` on one line, which no spreadsheet takes for a formula."""
-    shown = visible(text)
+    # Most are plain, and there may be a million.
+    shown = text if text.isprintable() and len(text) < 1000 else visible(text)
     return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@", "|", "%")) else shown
 
 

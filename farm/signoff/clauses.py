@@ -207,8 +207,9 @@ def _kernel(
         problems.append(
             Problem(
                 "kernel",
-                f"{len(builds)} builds call themselves so: {', '.join(builds)}; "
-                "name the build_id of the one that is signed off",
+                f"{len(builds)} builds call themselves so: {', '.join(builds[:10])}"
+                f"{' and others' if len(builds) > 10 else ''}; none of them counts until build_id "
+                "names the one that is signed off",
             )
         )
     problems += [
@@ -231,7 +232,7 @@ def _kernel(
         if not all_facts.unreadable_builds.get(name, set()).isdisjoint(builds)
     ]
     others = len(all_facts.cycles) - len(facts)
-    found = f"{len(facts)} cycles of build {', '.join(builds) or 'none'}"
+    found = f"{len(facts)} cycles of build {', '.join(builds[:3]) or 'none'}"
     if others:
         found += f"; {others} cycles of other builds were seen and do not count"
     return Clause("kernel", f"exactly this kernel: {_kernel_words(policy)}", found, tuple(problems))
@@ -571,8 +572,10 @@ def decide(
     ``artifacts`` are the sha256 of the policy's files, by name.
     """
     of_kernel = facts.of(policy.kernel)
-    counted = sorted(_eligible(policy, of_kernel), key=lambda one: one.started)
-    attempts = _eligible(policy, of_kernel, attempts=True)
+    # Of several builds it is not known which one is meant: none of them counts.
+    meant = of_kernel if len({one.build_id for one in of_kernel}) == 1 else []
+    counted = sorted(_eligible(policy, meant), key=lambda one: one.started)
+    attempts = _eligible(policy, meant, attempts=True)
     needs_devices = bool(
         policy.drivers or policy.budget_bytes or policy.total_budget_bytes or policy.growth
     )

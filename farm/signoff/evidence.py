@@ -7,6 +7,7 @@ to copy is named with its sha256.
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def _copy_capture(folder: Path, to: Path, number: int, one: Capture) -> tuple[Ca
     source = inside(folder, one.path)
     if one.size_bytes > _LARGEST_BYTES:
         return one, f"{one.path}: {one.size_bytes} B, sha256 {one.sha256}"
-    path = one.path if allowed_name(one.path) else f"captures/{number:04d}.bin"
+    path = one.path if allowed_name(one.path) else f"captures/renamed-{number:04d}.bin"
     data = checked(one, source.read_bytes())
     (to / path).parent.mkdir(parents=True, exist_ok=True)
     (to / path).write_bytes(data)
@@ -100,6 +101,13 @@ def _wrong(fact: Fact, cycle: Cycle, run: Run, folder: Path) -> str:
     return ""
 
 
+def _raise_if_full(error: FarmError | OSError) -> None:
+    """A full disk under the bundle is no lack of evidence."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise cause
+
+
 def _said(error: FarmError | OSError) -> str:
     return error.message if isinstance(error, FarmError) else str(error)
 
@@ -123,6 +131,7 @@ def _copy_run(facts: list[Fact], to: Path, name: str, done: Callable[[], None]) 
             problem = _wrong(fact, cycle, run, folder)
             inner, left_out = _copy_cycle(folder, to, cycle)
         except (FarmError, OSError) as error:
+            _raise_if_full(error)
             shutil.rmtree(place, ignore_errors=True)
             cited.append(CitedCycle(fact, problem=_said(error)))
         else:

@@ -147,10 +147,11 @@ def _add_run(
             used_bytes=cycle.result.used_bytes,
         )
         facts.cycles.append(fact)
-        facts.device_rows[fact.id] = tuple(
+        rows = tuple(
             DeviceFact(row.device, row.driver, row.record_bytes, row.verdict, row.why)
             for row in cycle.result.devices
         )
+        facts.device_rows.setdefault(fact.id, rows)
 
 
 def _add_stored(facts: Facts, night: Night, runs: Mapping[str, Run]) -> None:
@@ -210,6 +211,19 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from sorted(path for path in root.glob(pattern) if path.is_dir())
 
 
+def _once(facts: Facts) -> None:
+    """Keep each cycle once; two that call themselves alike and differ hide nothing."""
+    kept: dict[str, Fact] = {}
+    for one in facts.cycles:
+        first = kept.setdefault(one.id, one)
+        if (first.verdict, first.build_id, first.board, first.scenario) != (
+            (one.verdict, one.build_id, one.board, one.scenario)
+        ):
+            facts.unreadable[one.id] = "two runs call themselves so, and differ"
+            facts.unreadable_builds[one.id] = {first.build_id, one.build_id}
+    facts.cycles = list(kept.values())
+
+
 def facts_of_folder(root: Path) -> Facts:
     """The facts of all nights and runs below ``root``: one of them, or a folder of many.
 
@@ -235,7 +249,7 @@ def facts_of_folder(root: Path) -> Facts:
             except UsageError as error:
                 facts.unreadable[str(folder)] = error.message
     # One run may lie in two places; it was still run once.
-    facts.cycles = list({one.id: one for one in reversed(facts.cycles)}.values())[::-1]
+    _once(facts)
     return facts
 
 
@@ -252,11 +266,14 @@ def _hashes_of_nights(facts: Facts, root: Path, night_ids: Iterable[str]) -> Non
                 facts.add_hashes(kernel.build_id, kernel.sha256)
 
 
-def _fact_of_row(row: CycleRow, root: Path) -> Fact:
+def _folder_of(root: Path, path: str) -> Path | None:
     try:
-        folder = inside(root, row.path)
+        return inside(root, path)
     except UsageError:
-        folder = None
+        return None
+
+
+def _fact_of_row(row: CycleRow, folder: Path | None) -> Fact:
     return Fact(
         id=f"{row.run_id}#{row.number}",
         run_id=row.run_id,
@@ -288,12 +305,15 @@ class HistoryFacts(Facts):
         super().__init__(source=f"history, runs below {root}")
         self._history = history
         self._ids: dict[str, int] = {}
+        folders: dict[str, Path | None] = {}
         for kernel in kernels:
             builds = None if kernel.build_id is None else [kernel.build_id]
             for row in history.cycles(build_ids=builds, counting_only=False):
                 if kernel.release is not None and row.release != kernel.release:
                     continue
-                fact = _fact_of_row(row, root)
+                if row.path not in folders:
+                    folders[row.path] = _folder_of(root, row.path)
+                fact = _fact_of_row(row, folders[row.path])
                 if fact.id not in self._ids:
                     self._ids[fact.id] = row.id
                     self.cycles.append(fact)

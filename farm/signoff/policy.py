@@ -34,7 +34,7 @@ ClauseName = Literal[
 class KernelIdentity(Frozen):
     """Which kernel; all that is given must fit, and it must come to one build."""
 
-    build_id: Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")] | None = None
+    build_id: Annotated[str, Field(pattern="^[0-9A-Za-z._-]{4,128}$")] | None = None
     release: Name | None = None
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farm.errors import UsageError
+from farm.errors import BenchError, UsageError
 from farm.signoff.manifest import MANIFEST, SIGNATURE, Change, changes_in, read_manifest
 from farm.signoff.signature import sign, verify_signature
 
@@ -46,5 +46,10 @@ def verify_bundle(
         by, wrong = verify_signature(folder, allowed_signers, signer)
         if wrong:
             changes.insert(0, Change(SIGNATURE, wrong))
-    changes += changes_in(folder, listed)
+    try:
+        changes += changes_in(folder, listed)
+    except OSError as error:
+        raise BenchError(
+            f"{error.filename} cannot be read: {error.strerror}", part="disk"
+        ) from error
     return by, changes

@@ -120,7 +120,8 @@ def test_other_builds_never_count(tmp_path: Path) -> None:
     assert len(decision.counted) == 2
     # Both call themselves by one release: then it is not known which is meant.
     both = decided(tmp_path, policy(kernel={"release": "6.12.90"}))
-    assert "name the build_id" in problem(both, "kernel").what
+    assert both.counted == ()
+    assert "none of them counts until build_id" in problem(both, "kernel").what
 
 
 @pytest.mark.parametrize("allow", [False, True])
@@ -288,6 +289,14 @@ def test_a_run_in_two_places_counts_once(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/run.json").write_text(run.model_dump_json())
     assert len(facts_of_folder(tmp_path).cycles) == 3
+
+
+def test_a_run_that_bears_anothers_name_hides_no_failure(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/runs/run-1")
+    write_run(tmp_path / "b/runs/run-1", broken=[2])
+    decision = decided(tmp_path)
+    assert open_clauses(decision) == {"kernel"}
+    assert "two runs call themselves so" in problem(decision, "kernel").what
 
 
 def test_facts_are_those_of_the_build_that_the_board_named() -> None:
