@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farm.bench import hooks
-from farm.bench.environment import read_options
+from farm.bench.environment import Bench, read_options
 from farm.errors import BenchError
 
-__all__ = ["ensure_up", "take_down"]
+__all__ = ["ensure_up", "let_go", "take_down"]
 
 
 def ensure_up(lg_env: Path, before_start: Callable[[], None] = lambda: None) -> None:
@@ -28,6 +28,19 @@ def ensure_up(lg_env: Path, before_start: Callable[[], None] = lambda: None) -> 
         hooks.run_command(hook.stop)
     before_start()
     hooks.bring_up(options.board, hook.status, hook.start, hook.stop)
+
+
+def let_go(bench: Bench) -> None:
+    """Undo what a worker wanted that was killed in a cycle, and switch the board off.
+
+    Keys are let go, the next boots are the board's own. Raises BenchError.
+    """
+    for key in bench.strategy.keys.values():
+        hooks.run_command(key["release"])
+    bench.boot_with(None)
+    error = bench.safe_state()
+    if error is not None:
+        raise error
 
 
 def take_down(lg_env: Path) -> None:

@@ -155,6 +155,7 @@ class Controller:
         self._asked_to_stop = 0
         self._broken: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
+        self._unclean = set(state.begun)
         self._opened = time.monotonic()
         self._spent_before_s = state.spent_s()
         self._stored_at = 0.0
@@ -237,7 +238,9 @@ class Controller:
             flash=None if self._plan.flash == "none" else self._plan.flash,
             policy=self._plan.policy,
             command=self._command,
+            afresh=board in self._unclean,
         )
+        self._unclean.discard(board)
         self._send(worker, work.model_dump_json())
 
     def _send(self, worker: _Worker, line: str) -> None:
@@ -361,6 +364,8 @@ class Controller:
                     pipe.close()
         del self._workers[worker.board]
         start, begun = worker.start, worker.begun
+        if start is not None:
+            self._unclean.add(worker.board)
         if worker.failed is not None and worker.failed.usage:
             raise UsageError(f"{worker.board}: {worker.failed.message}")
         if begun is not None and (found := adopt(begun, self._folder)) is not None:

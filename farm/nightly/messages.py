@@ -23,13 +23,17 @@ __all__ = [
 
 
 class Work(Frozen):
-    """The first line to a worker: its board, and where its runs go."""
+    """The first line to a worker: its board, and where its runs go.
+
+    ``afresh``: the worker before it ended in a cycle, and what it wanted of the board still holds.
+    """
 
     lg_env: Path
     out: Path
     flash: str | None
     policy: Policy
     command: tuple[str, ...]
+    afresh: bool
 
 
 class Task(Frozen):

@@ -79,12 +79,11 @@ def preview(options: Options) -> Preview:
         if folder is not None:
             entries = read_journal(folder / JOURNAL_NAME)[0]
     starts = prepared.schedule.preview(entries, prepared.rules)
-    ends = [begin + prepared.schedule.estimate_s(start.cell, None) for begin, start in starts]
     return Preview(
         resumed=folder.name if folder else None,
         starts=starts,
         holes=prepared.holes,
-        duration_s=max(ends, default=0.0),
+        duration_s=prepared.schedule.duration_s(starts),
     )
 
 

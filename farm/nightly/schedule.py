@@ -222,6 +222,16 @@ class Schedule:
             found.append(NightHole(cell=cell, reason=reason))
         return found
 
+    def duration_s(self, starts: Sequence[tuple[float, Start]]) -> float:
+        """How long what `preview` returned takes, in seconds."""
+        ends = dict.fromkeys(self.boards, 0.0)
+        current: dict[str, str] = {}
+        for begin_s, start in starts:
+            board = start.cell.board
+            ends[board] = begin_s + self.estimate_s(start.cell, current.get(board))
+            current[board] = start.cell.kernel
+        return max(ends.values(), default=0.0)
+
     def preview(self, entries: Sequence[Entry], rules: Rules) -> list[tuple[float, Start]]:
         """What would be run after ``entries`` if every cycle passed, and when, in seconds."""
         found: list[tuple[float, Start]] = []

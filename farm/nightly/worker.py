@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from farm.errors import BenchError, FarmError, UsageError
-from farm.nightly.benches import ensure_up
+from farm.nightly.benches import ensure_up, let_go
 from farm.nightly.messages import Began, Ended, Failed, Note, Order, Report, Task, Work
 from farm.run.flash import BootImage
 from farm.run.progress import RunProgress
@@ -118,6 +118,7 @@ class _Board:
         self._session: Session | None = None
         self._kernel = ""
         self._number = 0
+        self._afresh = work.afresh
 
     def run(self, task: Task) -> bool:
         """Run a cycle and report it; False when it was interrupted."""
@@ -167,6 +168,11 @@ class _Board:
         )
         session.__enter__()
         self._session, self._kernel, self._number = session, task.kernel, 0
+        if self._afresh:
+            # Where the bench fails in this it fails in the cycle too, which tells of it.
+            with suppress(BenchError):
+                let_go(session.bench)
+                self._afresh = False
         return session
 
     def leave(self) -> None:

@@ -79,16 +79,32 @@ class Night:
             if one["entry"] == "finished" and not one["interrupted"]
         ]
 
-    def disturb(self, number: int, after_s: float, timeout_s: float = 90.0) -> tuple[int, str]:
-        """Start it, and send the signal so long after a cycle began; returns how it ended."""
+    def disturb(
+        self,
+        number: int,
+        after_s: float,
+        *,
+        cycles: int = 0,
+        at_most: int = 1000,
+        timeout_s: float = 90.0,
+    ) -> tuple[int, str]:
+        """Start it, and send the signal when so many more cycles have ended, another has begun,
+        and so long has passed since, or ``at_most`` have ended in all; returns how it ended."""
         known = len(self.entries())
         process = self.start()
         deadline = time.monotonic() + timeout_s
-        while not any(one["entry"] == "begun" for one in self.entries()[known:]):
+
+        def is_time() -> bool:
+            news = [one["entry"] for one in self.entries()[known:]]
+            return news.count("finished") >= cycles and "begun" in news
+
+        while not is_time():
             assert process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
-        time.sleep(after_s)
+        passed = time.monotonic() + after_s
+        while time.monotonic() < passed and len(self.finished()) < at_most:
+            time.sleep(0.05)
         process.send_signal(number)
         said = process.communicate(timeout=timeout_s)[0].decode()
         return process.returncode, said
@@ -183,13 +199,15 @@ def test_four_boards_and_a_planted_bug_whatever_kills_the_night(
         night = Night(tmp_path / f"disturbed-{disturbed}", plan, boards[0].environment)
         kept: list[dict[str, Any]] = []
         for _ in range(3 if disturbed else 0):
-            delay_s = random.uniform(2, 30)
-            code, _ = night.disturb(signal.SIGKILL, delay_s, timeout_s=2400)
+            delay_s, cycles = random.uniform(0, 10), random.randrange(4)
+            code, _ = night.disturb(
+                signal.SIGKILL, delay_s, cycles=cycles, at_most=12, timeout_s=2400
+            )
             assert code == -signal.SIGKILL
             done = night.finished()
             assert done[: len(kept)] == kept
             kept = done
-            print(f"SIGKILL {delay_s:.1f} s after a cycle began: {len(kept)} cycles are done")
+            print(f"SIGKILL {delay_s:.1f} s later: {len(kept)} cycles are done")
         code, account = night.end(timeout_s=2400)
         assert code == 1, night.log.read_text()
         check_whole(night, account, cells=16)
