@@ -8,7 +8,8 @@ VENV := .venv
 PACKAGES := linux-source-6.12 qemu-system-arm gcc-aarch64-linux-gnu gcc make flex bison bc perl \
 	libelf-dev libssl-dev device-tree-compiler cpio xz-utils patch python3-venv \
 	umockdev libusb-1.0-0 fastboot qdl mkbootimg gdb-multiarch \
-	openssh-client libwrap0 rsync
+	openssh-client libwrap0 rsync \
+	libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core
 # What `make test` needs beside them: servers and programs that only tests start.
 TEST_PACKAGES := \
 	postgresql \

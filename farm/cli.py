@@ -35,6 +35,8 @@ _COMMANDS = {
     "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
     "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
     "report": ("farm.report.cli", "report_command", "Write the reports of runs and nights again."),
+    "export": ("farm.export.cli", "export_command", "Write JUnit, KCIDB, SQUAD, CSV, KTAP, mail."),
+    "signoff": ("farm.signoff.cli", "app", "GO / NO-GO of a release, with evidence; sign, verify."),
 }
 
 

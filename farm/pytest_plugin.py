@@ -98,6 +98,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def farm_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """The run that all panics of this pytest session belong to."""
     # Not at the top: every pytest in this environment loads the plugin, few of them use it.
+    from farm.export import write_run_exports
     from farm.report.files import write_reports
     from farm.run import session as runs
     from farm.run.progress import RunProgress
@@ -119,6 +120,7 @@ def farm_session(request: pytest.FixtureRequest) -> Iterator[Session]:
             yield session
     assert session.run is not None
     report, *_ = write_reports(session.folder.path, session.run)
+    write_run_exports(session.folder.path, session.run)
     said = (
         f"{report} ({len(session.run.cycles)} cycles, wall time "
         f"{session.run.wall_to_board or 0:.2f} times the board's own)"

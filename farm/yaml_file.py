@@ -91,7 +91,8 @@ def _complaint(model: type[BaseModel], one: Mapping[str, Any]) -> str:
         said = "there is no such key"
         if near:
             said += f"; did you mean `{near[0]}`?"
-        return said + (f" The keys are: {', '.join(known)}." if known else "")
+        dot = "" if near else "."
+        return said + (f"{dot} The keys are: {', '.join(known)}." if known else "")
     if one["type"] == "missing":
         return "this key is missing"
     value = one["input"]

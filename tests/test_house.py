@@ -37,6 +37,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.report": frozenset(
         {"farm", "farm.errors", "farm.model", "farm.formats", "farm.judge", "farm.history"}
     ),
+    "farm.export": frozenset({"farm", "farm.errors", "farm.model", "farm.judge", "farm.report"}),
+    "farm.signoff": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.model",
+            "farm.judge",
+            "farm.report",
+            "farm.export",
+            "farm.history",
+        }
+    ),
     "farm.run": frozenset(
         {
             "farm",
@@ -48,6 +61,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.judge",
             "farm.report",
+            "farm.export",
         }
     ),
     "farm.nightly": frozenset(
@@ -86,6 +100,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.bench",
             "farm.run",
             "farm.report",
+            "farm.export",
         }
     ),
     # The command reaches its rooms by name, when one is used.
@@ -101,6 +116,8 @@ NO_BENCH = (
     "farm.judge",
     "farm.history",
     "farm.report",
+    "farm.export",
+    "farm.signoff",
 )
 # Protocols speak to a transport; labgrid is the bench's.
 NO_LABGRID = ("farm.qualcomm", "farm.virtual")

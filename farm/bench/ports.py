@@ -155,7 +155,9 @@ class _BulkSerial(rfc2217.Serial):  # type: ignore[misc]  # pyserial has no type
                     raise ValueError("the server sent a telnet subnegotiation without an end")
                 return 0
             option = data[at + 2 : end].replace(rfc2217.IAC_DOUBLED, rfc2217.IAC)
-            self._telnet_process_subnegotiation(option)
+            # pySerial falls over the answer to a question that it has not asked.
+            with contextlib.suppress(TypeError):
+                self._telnet_process_subnegotiation(option)
             return end + 2 - at
         if command in (rfc2217.DO, rfc2217.DONT, rfc2217.WILL, rfc2217.WONT):
             option = data[at + 2 : at + 3]

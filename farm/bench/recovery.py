@@ -86,16 +86,23 @@ def _ladder(bench: Bench, place: Place) -> Iterator[tuple[str, str, Callable[[Be
         yield "edl", "it does not boot even from cold", _by_edl
 
 
-def recover(bench: Bench, note: Callable[[str], None]) -> Recovered:
-    """Bring the board back, saying each step by ``note``; never raises but for an interruption."""
-    steps: list[RecoveryStep] = []
+def find(bench: Bench, note: Callable[[str], None]) -> Place:
+    """Say where the board is, which takes up to 5 s; never raises but for an interruption."""
     try:
         where = bench.strategy.where()
-        note(f"the board is here: {where}")
-        place = where.place
     except FarmError as error:
         note(f"where the board is cannot be told: {error.message}")
-        place = Place.UNKNOWN
+        return Place.UNKNOWN
+    note(f"the board is here: {where}")
+    return where.place
+
+
+def recover(bench: Bench, place: Place, note: Callable[[str], None]) -> Recovered:
+    """Bring the board back from where `find` found it, saying each step by ``note``.
+
+    Never raises but for an interruption.
+    """
+    steps: list[RecoveryStep] = []
     for name, reason, act in _ladder(bench, place):
         began = time.monotonic()
         try:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ _SIZE_KEYS = {
     "ftrace_size": "ftrace_size_bytes",
     "ecc_size": "ecc_size_bytes",
     "ftrace_zones": "ftrace_zones",
+    "ftrace_before_pmsg": "ftrace_before_pmsg",
 }
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -95,6 +97,14 @@ def decode_command(
     pmsg_size: Size = "",
     ftrace_size: Size = "",
     ftrace_zones: Size = "",
+    ftrace_before_pmsg: Annotated[
+        bool,
+        typer.Option(
+            "--ftrace-before-pmsg",
+            help="The order of zones in older kernels, 6.1 among them; seen by itself mostly.",
+            rich_help_panel="Layout of a ramoops region",
+        ),
+    ] = False,
     ecc_size: Size = "",
     dtb: Annotated[
         Path | None,
@@ -120,6 +130,7 @@ def decode_command(
             "pmsg_size": pmsg_size,
             "ftrace_size": ftrace_size,
             "ftrace_zones": ftrace_zones,
+            "ftrace_before_pmsg": "1" if ftrace_before_pmsg else "",
             "ecc_size": ecc_size,
         },
         ramoops,
@@ -161,7 +172,8 @@ def _given(paths: list[Path], sizes: dict[str, str], together: str, dtb: Path | 
     if together and words:
         raise UsageError("--ramoops already gives the sizes: add to it what the other options say")
     if dtb is not None:
-        if together or words:
+        older = bool(sizes["ftrace_before_pmsg"])
+        if together or len(words) > older:
             raise UsageError("--dtb gives the sizes: leave out the other options")
         try:
             nodes = ramoops_nodes(dtb.read_bytes())
@@ -171,7 +183,12 @@ def _given(paths: list[Path], sizes: dict[str, str], together: str, dtb: Path | 
             raise FormatError(f"{dtb}: {error.message}", offset=error.offset) from error
         if not nodes:
             raise UsageError(f"{dtb} has no ramoops node")
-        return Given(nodes=nodes)
+        # A tree does not tell which kernel reads it.
+        return Given(
+            nodes=tuple(
+                replace(node, sizes=replace(node.sizes, ftrace_before_pmsg=older)) for node in nodes
+            )
+        )
     if not (together or words):
         return Given()
     try:
@@ -262,4 +279,5 @@ def parse_sizes(text: str, file_bytes: int) -> RamoopsSizes:
         raise UsageError(
             f"--ramoops: mem_size {values['mem_size_bytes']}, the file has {file_bytes} bytes"
         )
-    return RamoopsSizes(**values)
+    ftrace_first = bool(values.pop("ftrace_before_pmsg", 0))
+    return RamoopsSizes(ftrace_before_pmsg=ftrace_first, **values)

@@ -167,11 +167,10 @@ def _possible(
     whole: int, plain: tuple[int, ...], panicdump: tuple[int, ...], ftrace: tuple[int, ...]
 ) -> Iterator[RamoopsSizes]:
     """Layouts that agree with the places of the rarer signatures."""
-    trace_bytes, trace_zones = _trace_sizes(whole, ftrace)
-    end = whole - trace_bytes
-    for pmsg in _powers(end):
-        for console in _powers(end - pmsg):
-            begin = end - pmsg - console
+    for pmsg, trace_bytes, trace_zones, trace_first in _last_zones(whole, ftrace):
+        end = whole - trace_bytes - pmsg
+        for console in _powers(end):
+            begin = end - console
             saved = next(filter(None, (_saved_bytes(begin - place) for place in panicdump)), 0)
             if panicdump and not saved:
                 continue
@@ -185,7 +184,19 @@ def _possible(
                     pmsg_size_bytes=pmsg,
                     ftrace_size_bytes=trace_bytes,
                     ftrace_zones=trace_zones,
+                    ftrace_before_pmsg=trace_first,
                 )
+
+
+def _last_zones(whole: int, ftrace: tuple[int, ...]) -> Iterator[tuple[int, int, int, bool]]:
+    """Bytes for pmsg and ftrace, zones of the latter, and whether it comes first: what ends it."""
+    trace_bytes, trace_zones = _trace_sizes(whole, ftrace)
+    for pmsg in _powers(whole - trace_bytes):
+        yield pmsg, trace_bytes, trace_zones, False
+    for pmsg in _powers(whole) if ftrace else ():
+        trace_bytes, trace_zones = _trace_sizes(whole - pmsg, ftrace)
+        if pmsg and trace_bytes:
+            yield pmsg, trace_bytes, trace_zones, True
 
 
 def _saved_bytes(room: int) -> int:
@@ -241,6 +252,9 @@ def _weigh(
     console = at if sizes.console_size_bytes else None
     pmsg = at + sizes.console_size_bytes if sizes.pmsg_size_bytes else None
     trace = at + sizes.console_size_bytes + sizes.pmsg_size_bytes
+    if sizes.ftrace_before_pmsg:
+        trace -= sizes.pmsg_size_bytes
+        pmsg = trace + sizes.ftrace_size_bytes
     hits = int(marks.is_zone[dmesg].sum())
     predicted = count
     if sizes.panicdump_size_bytes:

@@ -75,7 +75,7 @@ class RamoopsSizes:
 
     `ecc_size_bytes` is what is in use; the module parameter's value 1, which means 16, must be
     translated by whoever reads it.  `ftrace_zones` is the number of processors when ftrace has a
-    zone for each, else 1.
+    zone for each, else 1.  `ftrace_before_pmsg` is the order of older kernels, 6.1 among them.
     """
 
     mem_size_bytes: int
@@ -86,6 +86,7 @@ class RamoopsSizes:
     ftrace_size_bytes: int = 0
     ecc_size_bytes: int = 0
     ftrace_zones: int = 1
+    ftrace_before_pmsg: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +217,16 @@ def place_zones(sizes: RamoopsSizes) -> tuple[ZonePlace, ...]:
         if dmesg < record:
             raise UsageError(f"ramoops: {dmesg} bytes left for dmesg, a record takes {record}")
         place(ZoneKind.DMESG, dmesg // record, dmesg)
-    for kind, size in (
-        (ZoneKind.PANICDUMP, panicdump),
-        (ZoneKind.CONSOLE, console),
-        (ZoneKind.PMSG, pmsg),
+    last = [(ZoneKind.PMSG, 1, pmsg), (ZoneKind.FTRACE, sizes.ftrace_zones, ftrace)]
+    if sizes.ftrace_before_pmsg:
+        last.reverse()
+    for kind, count, size in (
+        (ZoneKind.PANICDUMP, 1, panicdump),
+        (ZoneKind.CONSOLE, 1, console),
+        *last,
     ):
         if size:
-            place(kind, 1, size)
-    if ftrace:
-        place(ZoneKind.FTRACE, sizes.ftrace_zones, ftrace)
+            place(kind, count, size)
     return tuple(places)
 
 

@@ -61,12 +61,13 @@ _BY_PLACE = {
 def _fault_kind(fault: BenchFault) -> FindingKind:
     if fault.part in _BENCH_PARTS:
         return FindingKind.BENCH_LOST
-    if fault.place in _BY_PLACE:
-        return _BY_PLACE[fault.place]
-    if fault.silent:
+    # A mute line looks like a hung board; and a board is read while it is in crash mode.
+    if fault.silent and _BY_PLACE.get(fault.place, FindingKind.HUNG) is FindingKind.HUNG:
         return FindingKind.SERIAL_SILENT
     if fault.stage == "collect":
         return FindingKind.CAPTURE_INCOMPLETE
+    if fault.place in _BY_PLACE:
+        return _BY_PLACE[fault.place]
     if fault.part == "board" and fault.stage in _HANGING_STAGES:
         return FindingKind.HUNG
     return FindingKind.BENCH_LOST

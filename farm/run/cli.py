@@ -79,6 +79,7 @@ def run(
     ERROR (the bench), an interruption, or nothing that could be tested.
     """
     # labgrid and numpy take a second to load: `--help` must not wait for them.
+    from farm.export import write_run_exports
     from farm.judge.totals import exit_code
     from farm.report.files import write_reports
     from farm.report.terminal import print_run
@@ -107,6 +108,7 @@ def run(
         account = execute(plan, progress)
     folder = out / account.run_id
     report, *_ = write_reports(folder, account)
+    write_run_exports(folder, account)
     if as_json:
         print(account.model_dump_json(indent=1))
     else:

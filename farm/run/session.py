@@ -23,7 +23,7 @@ from farm.bench.features import missing_bench, prepare
 from farm.bench.inject import inject, watch_bite, watch_panic, watch_reset
 from farm.bench.manifest import arm
 from farm.bench.pstorefs import PREFIX, collect_pstorefs, unlink_records
-from farm.bench.recovery import recover
+from farm.bench.recovery import find, recover
 from farm.bench.strategy import Status
 from farm.bench.whereabouts import Place
 from farm.errors import BenchError, DeadlineError, FarmError, FormatError
@@ -287,6 +287,7 @@ class Session:
         self._opened = ExitStack()
         self._boots = Boots()
         self._number = 0
+        self._place = Place.UNKNOWN
         self._ledger = Ledger(
             self.folder,
             board=self.options.board,
@@ -366,7 +367,7 @@ class Session:
                 boots=self._boots,
             )
         except (BenchError, FormatError) as error:
-            evidence.fault = fault_of(error, evidence.stage)
+            evidence.fault = self._placed(fault_of(error, evidence.stage))
         except KeyboardInterrupt:
             self.interrupted = True
             self.ended_early = f"interrupted in cycle {number}, stage {evidence.stage}"
@@ -401,6 +402,19 @@ class Session:
         )
         return future, evidence.fault
 
+    def _placed(self, fault: BenchFault) -> BenchFault:
+        """Find out where the board is now: the next cycle's recovery starts from there."""
+        self._place = Place.UNKNOWN
+        if self._bench is None:
+            return fault
+        try:
+            self._place = find(self._bench, self._progress.note)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.ended_early = f"interrupted after cycle {self._number}: {fault.message}"
+            return fault
+        return fault.model_copy(update={"place": self._place.value})
+
     def _flash_board(self, way: str, evidence: CycleEvidence) -> None:
         """Flash the board once per run; what is found on the way is saved."""
         self._progress.stage("flash", way)
@@ -416,7 +430,7 @@ class Session:
         self._progress.stage("boot", "the bench failed: getting the board back")
         try:
             self._boots.drop(self.bench)
-            found = recover(self.bench, self._progress.note)
+            found = recover(self.bench, self._place, self._progress.note)
         except BenchError as error:
             self.ended_early = fault.message
             self._progress.note(f"the board does not come back: {error.message}")

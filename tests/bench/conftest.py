@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import select
-import signal
 import socket
 import subprocess
 import termios
@@ -139,7 +138,6 @@ class FakeBoard:
             stderr=slave,
             env=environment,
             cwd=self.folder,
-            start_new_session=True,
         )
         os.close(slave)
         os.write(self._wake_write, b"\0")
@@ -148,7 +146,9 @@ class FakeBoard:
         shell, self._shell = self._shell, None
         master, self._master = self._master, -1
         if shell is not None:
-            os.killpg(shell.pid, signal.SIGKILL)
+            # Its jobs have process groups of their own, and a shell without a terminal spins.
+            subprocess.run(["pkill", "-KILL", "-s", str(shell.pid)], check=False)
+            shell.kill()
             os.close(master)
             shell.wait()
 
@@ -201,6 +201,9 @@ class FakeBoard:
                     # Another client may have been taken in the same turn.
                     if self._client is client:
                         self._client = None
+                    continue
+                if self._client is not client:
+                    client.close()  # its answers would go to the one that came after it
                     continue
                 plain = b"".join(self._manager.filter(data))
                 if self._port.breaks > after_break and b"c" in plain:

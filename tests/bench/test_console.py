@@ -60,6 +60,18 @@ def test_a_subnegotiation_without_an_end_is_an_error() -> None:
         bulk._decode(IAC + SB + bytes(10000))
 
 
+def test_an_answer_that_was_not_asked_for_is_passed_over() -> None:
+    bulk = _BulkSerial(lambda data: None, lambda reason: None)
+    bulk.logger = None
+    bulk._rfc2217_options = {
+        "baudrate": rfc2217.TelnetSubnegotiation(
+            bulk, "baudrate", rfc2217.SET_BAUDRATE, rfc2217.SERVER_SET_BAUDRATE
+        )
+    }
+    answer = rfc2217.COM_PORT_OPTION + rfc2217.SERVER_SET_BAUDRATE + b"\0\1\xc2\0"
+    assert bulk._decode(IAC + SB + answer + IAC + SE + b"on") == (b"on", b"")
+
+
 def test_eight_megabytes_arrive_whole_over_rfc2217(board: Any, bench: Bench) -> None:
     data = bytes(range(256)) * 4096 * 8
     began = time.monotonic()

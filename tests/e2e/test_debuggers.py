@@ -74,6 +74,6 @@ def test_gdb_unwinds_the_task_that_panicked(board: Board, scenario: str, innermo
     assert innermost in frames
     assert _in_order(console, frames), f"console {console}, gdb {frames}"
 
-    # What the other CPU was doing: it idles, as nothing else runs on this board.
+    # What the other CPU was doing: it mostly idles; else a kernel thread or the shell runs there.
     frames = _frames(_record(board, outcome, "others"))
-    assert "do_idle" in frames, frames
+    assert set(frames) & {"do_idle", "ret_from_fork", "el0t_64_sync", "el0t_64_irq"}, frames

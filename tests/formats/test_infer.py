@@ -52,7 +52,13 @@ def region(sizes: RamoopsSizes, lost: frozenset[str] = frozenset()) -> bytes:
 
 def sizes_of(mem: int, **sizes: int) -> RamoopsSizes:
     named = {f"{name}_size_bytes": value for name, value in sizes.items() if name != "zones"}
-    return RamoopsSizes(mem_size_bytes=mem * KIB, ftrace_zones=sizes.get("zones", 1), **named)
+    order = bool(named.pop("trace_first_size_bytes", 0))
+    return RamoopsSizes(
+        mem_size_bytes=mem * KIB,
+        ftrace_zones=sizes.get("zones", 1),
+        ftrace_before_pmsg=order,
+        **named,
+    )
 
 
 @pytest.mark.parametrize("ecc", [0, 5, 8, 16, 32])
@@ -64,6 +70,17 @@ def sizes_of(mem: int, **sizes: int) -> RamoopsSizes:
         {"mem": 1024, "record": 4096, "console": 131072},
         {"mem": 1024, "console": 524288, "pmsg": 524288},
         {"mem": 1024, "record": 32768, "console": 262144, "ftrace": 65536, "zones": 2},
+        {"mem": 1024, "record": 16384, "pmsg": 131072, "ftrace": 65536, "zones": 2},
+        {
+            "mem": 1024,
+            "record": 32768,
+            "console": 262144,
+            "pmsg": 131072,
+            "ftrace": 65536,
+            "zones": 2,
+            "trace_first": 1,
+        },
+        {"mem": 512, "pmsg": 131072, "ftrace": 131072, "panicdump": 262144, "trace_first": 1},
         {"mem": 384, "record": 131072},
         {"mem": 1000, "record": 16384, "console": 65536, "pmsg": 65536},
         {"mem": 512, "panicdump": 262144, "console": 262144},

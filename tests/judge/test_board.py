@@ -215,12 +215,16 @@ def test_a_silent_line_and_where_the_board_was_found_are_findings_of_their_own(
     fault = BenchFault(part="board", stage="reset", message="no boot", silent=True)
     assert only(scene.judge(fault=fault), FindingKind.SERIAL_SILENT)
     for place, kind in (
-        ("hung", FindingKind.HUNG),
+        ("hung", FindingKind.SERIAL_SILENT),
         ("boot loop", FindingKind.BOOT_LOOP),
         ("crash mode", FindingKind.IN_CRASH_MODE),
     ):
         result = scene.judge(fault=fault.model_copy(update={"place": place}))
         assert only(result, kind).blame is Blame.BENCH
+    heard = fault.model_copy(update={"silent": False, "place": "hung"})
+    assert only(scene.judge(fault=heard), FindingKind.HUNG)
+    read = heard.model_copy(update={"stage": "collect", "place": "crash mode"})
+    assert only(scene.judge(fault=read), FindingKind.CAPTURE_INCOMPLETE)
 
 
 def test_an_incomplete_capture_is_not_corrupt(scene: Scene) -> None:

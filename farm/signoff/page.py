@@ -1,0 +1,116 @@
+"""The sign-off as a page, for a browser and for paper: no script, nothing loaded from anywhere.
+
+Every value is escaped and made visible first, as in `farm.report`. WeasyPrint makes the PDF from
+the same page; its links lead to the files beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from farm.report.printable import exact_size_text, visible
+from farm.signoff.clauses import Cell, Decision
+from farm.signoff.evidence import CitedCycle
+from farm.signoff.policy import SignoffPolicy
+from farm.signoff.provenance import Hash
+
+__all__ = ["Page", "page_html", "page_pdf"]
+
+_BOUNDS_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows."""
+
+    policy: SignoffPolicy
+    decision: Decision
+    cited: Sequence[CitedCycle]
+    hashes: Sequence[Hash]
+    tools: dict[str, str]
+    source: str
+    made: datetime
+    signed_by: str
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The required cells of one board: scenarios by channels."""
+
+    board: str
+    channels: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+
+
+def _grids(cells: Sequence[Cell]) -> list[_Grid]:
+    grids = []
+    for board in dict.fromkeys(cell.board for cell in cells):
+        of_board = {(cell.scenario, cell.channel): cell for cell in cells if cell.board == board}
+        channels = tuple(dict.fromkeys(channel for _, channel in of_board))
+        scenarios = dict.fromkeys(scenario for scenario, _ in of_board)
+        rows = tuple(
+            (name, tuple(of_board.get((name, channel)) for channel in channels))
+            for name in scenarios
+        )
+        grids.append(_Grid(board, channels, rows))
+    return grids
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
+
+
+def _growth(largest: int, baseline: int | None) -> str:
+    if not baseline:
+        return "new"
+    return f"{100 * (largest - baseline) / baseline:+.1f} %"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("farm.signoff"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(v=visible, exact=exact_size_text, percent=_percent)
+    environment.globals.update(growth=_growth)
+    return environment.get_template("signoff.html.j2")
+
+
+def page_html(page: Page) -> str:
+    """Write the page as one self-contained HTML document."""
+    bounds = page.decision.bounds
+    return _template().render(
+        page=page,
+        policy=page.policy,
+        decision=page.decision,
+        rule=[visible(line) for line in page.policy.rule.strip().splitlines()],
+        grids=_grids(page.decision.cells),
+        pages={one.fact.id: one.page for one in page.cited},
+        bounds=bounds[:_BOUNDS_SHOWN],
+        more_bounds=max(0, len(bounds) - _BOUNDS_SHOWN),
+    )
+
+
+def page_pdf(html: str) -> bytes:
+    """Print a page that `page_html` wrote, on A4."""
+    # Heavy, and only a sign-off prints.
+    from weasyprint import HTML
+
+    # What it has to say is about style rules meant for screens.
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)
+
+    def refuse(url: str, *_: object, **__: object) -> object:
+        raise ValueError(f"a sign-off loads nothing: {url}")
+
+    pdf: bytes = HTML(string=html, url_fetcher=refuse, base_url="bundle:/").write_pdf()
+    return pdf
