@@ -13,6 +13,7 @@ from farm.judge.totals import summarise
 from farm.model import Night, NightBoard, NightCycle, NightHole, NightKernel, Purpose, Run
 from farm.nightly.state import NightState
 from farm.nightly.trust import Trust
+from farm.report.night import write_night_report
 
 __all__ = ["NIGHT_NAME", "account", "load_runs", "publish", "write_night"]
 
@@ -102,4 +103,4 @@ def publish(folder: Path, night: Night, runs: dict[str, Run], history: History) 
     one place where they are called.
     """
     history.add_night(night, runs)
-    return [folder / NIGHT_NAME]
+    return [write_night_report(folder, history), folder / NIGHT_NAME]
