@@ -5,10 +5,11 @@ failing bench (ERROR), a SKIP or a hole count as a failure of the kernel.
 """
 
 from farm.export.files import FORMS, write_night_exports, write_run_exports
-from farm.export.results import load_results, results_of_night, results_of_run
+from farm.export.results import Results, load_results, results_of_night, results_of_run
 
 __all__ = [
     "FORMS",
+    "Results",
     "load_results",
     "results_of_night",
     "results_of_run",

@@ -13,13 +13,11 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from farm.errors import UsageError
-from farm.judge.run_folder import RUN_NAME, inside, load_run
+from farm.judge.night_folder import NIGHT_NAME, load_night, load_runs
+from farm.judge.run_folder import RUN_NAME, load_run
 from farm.judge.totals import summarise
 from farm.model import (
-    NIGHT_SCHEMA_VERSION,
     Cycle,
     Night,
     Purpose,
@@ -28,21 +26,16 @@ from farm.model import (
 )
 
 __all__ = [
-    "NIGHT_NAME",
     "Case",
     "Kernel",
     "Outcome",
     "Results",
     "Suite",
-    "load_night",
-    "load_night_runs",
     "load_results",
     "results_of_night",
     "results_of_run",
     "rfc3339",
 ]
-
-NIGHT_NAME = "night.json"
 
 
 class Outcome(Enum):
@@ -301,43 +294,12 @@ def results_of_night(
     )
 
 
-def load_night(path: Path) -> Night:
-    """Read ``night.json`` of the night's folder ``path``; UsageError when it is none."""
-    file = path / NIGHT_NAME
-    try:
-        night = Night.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{file}: {where}: {first['msg']}") from error
-    if night.schema_version != NIGHT_SCHEMA_VERSION:
-        raise UsageError(
-            f"{file} has schema version {night.schema_version}, "
-            f"this farm reads {NIGHT_SCHEMA_VERSION}",
-            "Use the version of the farm that made the night.",
-        )
-    return night
-
-
-def load_night_runs(path: Path, night: Night) -> tuple[dict[str, Run], dict[str, str]]:
-    """The night's runs by their folder, and of those that cannot be read, why."""
-    runs: dict[str, Run] = {}
-    unreadable: dict[str, str] = {}
-    for name in night.runs:
-        try:
-            runs[name] = load_run(inside(path, name))
-        except UsageError as error:
-            unreadable[name] = error.message
-    return runs, unreadable
-
-
 def load_results(path: Path) -> Results:
     """The results of a run's or a night's folder; UsageError when it is neither's."""
     if (path / NIGHT_NAME).exists():
         night = load_night(path)
-        return results_of_night(night, *load_night_runs(path, night))
+        runs = load_runs(path, night)
+        return results_of_night(night, runs.by_folder, runs.missing)
     if (path / RUN_NAME).exists():
         return results_of_run(load_run(path))
     raise UsageError(

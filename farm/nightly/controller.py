@@ -31,10 +31,11 @@ from pydantic import ValidationError
 from farm.bench.options import BenchOptions
 from farm.errors import BenchError, FarmError, UsageError
 from farm.history import BoardState, History
+from farm.judge.night_folder import read_runs
 from farm.judge.run_folder import load_run
 from farm.model import Cycle, Night, NightBoard, NightCycle, NightHole, Run, Verdict
 from farm.nightly.benches import ensure_up, take_down
-from farm.nightly.finish import account, load_runs, write_night
+from farm.nightly.finish import account, write_night
 from farm.nightly.journal import (
     Begun,
     BenchStarted,
@@ -442,9 +443,10 @@ class Controller:
         """Write night.json as things stand."""
         runs: dict[str, Run] = {}
         if closed:
-            runs, wrong = load_runs(self._folder, tuple(self._state.runs))
-            for one in wrong:
-                self._view.note(one)
+            read = read_runs(self._folder, self._state.runs)
+            runs = read.by_folder
+            for why in read.missing.values():
+                self._view.note(why)
         over = "not reached yet"
         if closed:
             over = self._state.closed.ended_early if self._state.closed else over

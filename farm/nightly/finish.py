@@ -7,17 +7,17 @@ from pathlib import Path
 
 from farm import __version__
 from farm.errors import FarmError
+from farm.export import Results, load_results, write_night_exports
 from farm.history import History
-from farm.judge.run_folder import load_run, replace_text
+from farm.judge.night_folder import NIGHT_NAME
+from farm.judge.run_folder import inside, replace_text
 from farm.judge.totals import summarise
 from farm.model import Night, NightBoard, NightCycle, NightHole, NightKernel, Purpose, Run
 from farm.nightly.state import NightState
 from farm.nightly.trust import Trust
 from farm.report.night import write_night_report
 
-__all__ = ["NIGHT_NAME", "account", "load_runs", "publish", "write_night"]
-
-NIGHT_NAME = "night.json"
+__all__ = ["account", "publish", "write_night"]
 
 
 def counted(state: NightState) -> tuple[NightCycle, ...]:
@@ -84,18 +84,6 @@ def write_night(folder: Path, night: Night) -> None:
     replace_text(folder / NIGHT_NAME, night.model_dump_json(indent=1) + "\n")
 
 
-def load_runs(folder: Path, names: Sequence[str]) -> tuple[dict[str, Run], list[str]]:
-    """The runs of a night by name, and what is wrong with those that cannot be read."""
-    runs: dict[str, Run] = {}
-    wrong = []
-    for name in names:
-        try:
-            runs[name] = load_run(folder / name)
-        except FarmError as error:
-            wrong.append(error.message)
-    return runs, wrong
-
-
 def publish(folder: Path, night: Night, runs: dict[str, Run], history: History) -> list[Path]:
     """Hand the finished (or interrupted) night on; returns the files to be looked at.
 
@@ -103,4 +91,16 @@ def publish(folder: Path, night: Night, runs: dict[str, Run], history: History) 
     one place where they are called.
     """
     history.add_night(night, runs)
-    return [write_night_report(folder, history), folder / NIGHT_NAME]
+    page = write_night_report(folder, history)
+    return [page, *write_night_exports(folder, night, runs, before=_before(folder, night, history))]
+
+
+def _before(folder: Path, night: Night, history: History) -> Results | None:
+    """What the last night of the plan found, if its folder is still there."""
+    last = history.last_night(night.plan, before=night.night_id)
+    if last is None:
+        return None
+    try:
+        return load_results(inside(folder.parent, last.night_id))
+    except FarmError:
+        return None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farm.judge.night_folder import NIGHT_NAME
 from farm.judge.run_folder import load_run
 from farm.report.files import write_reports
-from farm.report.night_folder import NIGHT_NAME, load_summary
+from farm.report.night_summary import load_summary
 from farm.report.printable import visible
 from farm.report.terminal import print_run
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farm.errors import FarmError
+from farm.judge.night_folder import NIGHT_NAME, load_night
 from farm.judge.totals import summarise
 from farm.model import Night, Purpose, Verdict
-from farm.report.night_folder import NIGHT_NAME, load_night
 from farm.report.night_view import Cell, CellKey, NightView, key_of
 
 if TYPE_CHECKING:

@@ -20,20 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farm.errors import BenchError, FarmError
+from farm.judge.night_folder import Runs, load_night, load_runs
 from farm.judge.run_folder import inside, replace_text
 from farm.model import Night, Verdict
 from farm.report.comparison import Comparison, compare, earlier_nights, new_first
 from farm.report.evidence import EvidenceView, evidence_of, region_flags
-from farm.report.night_folder import (
-    REPORT_FOLDER,
-    SUMMARY_NAME,
-    NightSummary,
-    Runs,
-    load_night,
-    load_runs,
-    summaries_of,
-)
 from farm.report.night_matrix import Matrix, matrix_of
+from farm.report.night_summary import REPORT_FOLDER, SUMMARY_NAME, NightSummary, summaries_of
 from farm.report.night_view import Cell, NightView, Shot, view_of
 from farm.report.night_words import (
     cause_text,

@@ -13,8 +13,8 @@ from itertools import groupby
 from pathlib import Path
 
 from farm.errors import UsageError
-from farm.export.results import NIGHT_NAME, load_night, load_night_runs
 from farm.history import CycleRow, History
+from farm.judge.night_folder import NIGHT_NAME, load_night, load_runs
 from farm.judge.run_folder import RUN_NAME, inside, load_run
 from farm.model import Cycle, Night, NightKernel, Purpose, Run, Verdict
 from farm.signoff.policy import KernelIdentity
@@ -189,7 +189,8 @@ def _add_stored(facts: Facts, night: Night, runs: Mapping[str, Run]) -> None:
 
 def _add_night(facts: Facts, folder: Path) -> set[Path]:
     night = load_night(folder)
-    runs, unreadable = load_night_runs(folder, night)
+    found = load_runs(folder, night)
+    runs, unreadable = found.by_folder, found.missing
     builds = {one for kernel in night.kernels for one in (kernel.build_id or "").split(",")}
     for name, why in unreadable.items():
         facts.unreadable[f"{night.night_id}/{name}"] = why

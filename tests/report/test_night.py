@@ -16,11 +16,11 @@ import pytest
 
 from farm.errors import UsageError
 from farm.history import open_history
+from farm.judge.night_folder import load_night, load_runs
 from farm.model import Verdict
 from farm.report.comparison import compare, earlier_nights
 from farm.report.hexdump import Marks, hexdump
 from farm.report.night import write_night_report
-from farm.report.night_folder import load_night, load_runs
 from farm.report.night_view import view_of
 from farm.report.night_words import headline_of
 from farm.report.printable import visible
