@@ -35,7 +35,9 @@ def _device_text(finding: Finding) -> str:
             return f"record truncated by {plural(wrong, 'byte')}{where}"
         case FindingKind.CORRUPT if wrong:
             return f"record wrong in {plural(wrong, 'byte')}, first{where}"
-        case FindingKind.CORRUPT | FindingKind.TORN | FindingKind.TRUNCATED if where:
+        case FindingKind.CORRUPT if evidence is not None and where and not evidence.region:
+            return f"record damaged outside of its regions{where}"
+        case FindingKind.TORN | FindingKind.TRUNCATED if where:
             return f"record {finding.kind.value}{where}"
     message = visible(finding.message, limit=300)
     prefix = f"{visible(finding.device or '')}: "
