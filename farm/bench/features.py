@@ -15,7 +15,6 @@ from farm.bench.options import BenchOptions
 from farm.bench.shell import BoardShell
 from farm.scenarios import CATALOGUE, Scenario
 
-_DEADLINE_S = 20.0
 _CPUS = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
@@ -74,9 +73,9 @@ def parse_features(said: str, needs: Iterable[str]) -> frozenset[str]:
 class Features:
     """What the running kernel and its user space have of all that the catalogue needs."""
 
-    def __init__(self, shell: BoardShell) -> None:
+    def __init__(self, shell: BoardShell, deadline_s: float) -> None:
         needs = {need for scenario in CATALOGUE for need in scenario.kernel_needs}
-        said = shell.run_script(probe_script(needs), _DEADLINE_S, what="asking what the kernel has")
+        said = shell.run_script(probe_script(needs), deadline_s, what="asking what the kernel has")
         self._there = parse_features(said, needs)
         self._asked = frozenset(needs)
 

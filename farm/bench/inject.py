@@ -274,7 +274,7 @@ def watch_reset(
             part="board",
             next_step="This is a boot loop, or a panic left over; see console.log.",
         )
-    after = after_panic(shell)
+    after = after_panic(shell, deadlines.script)
     mark = injection.memory_mark
     if after.listing.files or (mark is not None and mark in after.pmsg):
         reset = "warm"
@@ -293,7 +293,7 @@ def watch_reset(
         }
     )
     if not account.signature_found:
-        log = kept_log(shell, after.listing, injection.log_mark)
+        log = kept_log(shell, after.listing, injection.log_mark, deadlines.script)
         account = account.model_copy(update=_by_kept_log(panic.scenario, log))
     return account, after.listing
 

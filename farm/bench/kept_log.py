@@ -14,11 +14,10 @@ from farm.bench.pstorefs import FOLDER, Listing
 from farm.bench.shell import BoardShell
 from farm.errors import BenchError
 
-_DEADLINE_S = 30.0
 _MOST_BYTES = 16384
 
 
-def kept_log(shell: BoardShell, listing: Listing, mark: str | None) -> str:
+def kept_log(shell: BoardShell, listing: Listing, mark: str | None, deadline_s: float) -> str:
     """What the kernel's log in pstore holds from ``mark`` on; empty without such a log."""
     names = [one.name for one in listing.files if one.name.startswith("dmesg-")]
     if mark is None or not names:
@@ -29,7 +28,7 @@ def kept_log(shell: BoardShell, listing: Listing, mark: str | None) -> str:
         f'grep -q {mark} "$f" && sed -n "/{mark}/,\\$p" "$f" | tail -c {_MOST_BYTES}; done | base64'
     )
     try:
-        said = shell.run_script(script, _DEADLINE_S, what="reading the log that pstore kept")
+        said = shell.run_script(script, deadline_s, what="reading the log that pstore kept")
         return base64.b64decode("".join(said.split())).decode("utf-8", "backslashreplace")
     except BenchError as error:
         if error.part != "shell":

@@ -20,7 +20,6 @@ TABLE = "/sys/kernel/debug/panicdump/table"
 NONCE = "/sys/kernel/debug/panicdump-sample/nonce"
 LKDTM = "/sys/kernel/debug/provoke-crash/DIRECT"
 
-_DEADLINE_S = 20.0
 _NT_GNU_BUILD_ID = 3
 _RAMOOPS_KEYS = (
     "mem_address",
@@ -70,12 +69,14 @@ _AFTER_PANIC = {
 }
 
 
-def _sections(shell: BoardShell, scripts: dict[str, str], what: str) -> dict[str, str]:
+def _sections(
+    shell: BoardShell, scripts: dict[str, str], deadline_s: float, what: str
+) -> dict[str, str]:
     """Run several scripts in one round trip; return the output of each."""
     mark = f"@{secrets.token_hex(8)}"
     parts = [f"echo {mark}{name}\n{{\n{text}\n}} 2>/dev/null" for name, text in scripts.items()]
     script = MOUNT_DEBUGFS + "\n".join(parts) + f"\necho {mark}end\n:"
-    output = shell.run_script(script, _DEADLINE_S, what=what)
+    output = shell.run_script(script, deadline_s, what=what)
     found: dict[str, str] = {}
     for piece in (output + "\n").split(mark)[1:]:
         name, _, text = piece.partition("\n")
@@ -171,7 +172,9 @@ def _devices(table: Table) -> tuple[ManifestDevice, ...]:
     )
 
 
-def arm(shell: BoardShell, board: str, scenario: Scenario, nonce: int) -> Manifest:
+def arm(
+    shell: BoardShell, board: str, scenario: Scenario, nonce: int, deadline_s: float = 20.0
+) -> Manifest:
     """Make the board ready for ``scenario``, and read what judging needs to know of it.
 
     All in one round trip: enables sysrq, and panic= and panic_on_oops where they are off; mounts
@@ -180,7 +183,7 @@ def arm(shell: BoardShell, board: str, scenario: Scenario, nonce: int) -> Manife
     line) for a malformed table, BenchError for the rest.
     """
     scripts = {"preflight": _PREFLIGHT, "nonce": _nonce_script(nonce), **_SCRIPTS}
-    found = _sections(shell, scripts, "arming")
+    found = _sections(shell, scripts, deadline_s, "arming")
     release, build_id = parse_identity(found["identity"])
     _check_preflight(set(found["preflight"].splitlines()), scenario)
     table = _parse_table(found["table"], board, release)
@@ -260,9 +263,9 @@ class AfterPanic:
     pmsg: str
 
 
-def after_panic(shell: BoardShell) -> AfterPanic:
+def after_panic(shell: BoardShell, deadline_s: float = 20.0) -> AfterPanic:
     """Ask the new boot, in one round trip; raises BenchError."""
-    found = _sections(shell, _AFTER_PANIC, "reading the identity after the panic")
+    found = _sections(shell, _AFTER_PANIC, deadline_s, "reading the identity after the panic")
     release, build_id = parse_identity(found["identity"])
     boot = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", found["state"], re.MULTILINE)
     listing = parse_listing(found["pstore"])

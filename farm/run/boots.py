@@ -53,5 +53,5 @@ class Boots:
     def features(self, bench: Bench) -> Features:
         """What the board's kernel has, asked once; raises BenchError."""
         if self._features is None:
-            self._features = Features(bench.shell)
+            self._features = Features(bench.shell, bench.options.deadlines_s.script)
         return self._features

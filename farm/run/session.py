@@ -160,7 +160,9 @@ def panic_cycle(
             watch_reset(first, earlier, bench.console, shell, options.deadlines_s)
     with stage("arm"):
         prepare(shell, scenario, options)
-        evidence.manifest = arm(shell, options.board, scenario, secrets.randbits(64))
+        evidence.manifest = arm(
+            shell, options.board, scenario, secrets.randbits(64), options.deadlines_s.script
+        )
         if flashed is not None:
             check(flashed, evidence.manifest)
         raw = None
@@ -180,7 +182,7 @@ def panic_cycle(
             progress.stage("arm", f"{len(old)} records from before are kept aside")
             collect_pstorefs(shell, folder, deadline_s=options.deadlines_s.collect, into=OLD_FOLDER)
             if not keep_records and scenario.before is not Before.UNCOLLECTED:
-                unlink_records(shell, old)
+                unlink_records(shell, old, options.deadlines_s.script)
         if before_panic:
             shell.run_script(before_panic, options.deadlines_s.script, what="--before-panic")
         if scenario.trigger is Trigger.BOOT and scenario.boot is not None:
@@ -247,7 +249,7 @@ def panic_cycle(
             names = [one.board_name for one in files if one.complete]
             if PSTOREFS not in channels and listing is not None:
                 names = [one.name for one in listing.files if one.name.startswith(PREFIX)]
-            unlink_records(shell, names)
+            unlink_records(shell, names, options.deadlines_s.script)
 
 
 class Session:

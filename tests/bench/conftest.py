@@ -131,6 +131,8 @@ class FakeBoard:
             "PS1": PROMPT,
             "PATH": f"{self.folder / 'stubs'}:{os.environ['PATH']}",
         }
+        # In a session of its own setsid would fork, and the shell's process be another one: it
+        # would outlive the test, and loop, where SIGHUP is ignored.
         self._shell = subprocess.Popen(
             ["setsid", "--ctty", "sh", "-i"],
             stdin=slave,

@@ -39,7 +39,7 @@ def listed(names: set[str]) -> Listing:
 def _after(monkeypatch: pytest.MonkeyPatch) -> None:
     # The scripts of after_panic would read this computer's own pstore.
     answer = AfterPanic("boot-2", "6.12.1", "ab", listed({"panicdump-ramoops-0"}), "")
-    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell, deadline_s: answer)
 
 
 def pulled(bench: Bench) -> Injection:
@@ -105,7 +105,7 @@ def test_warm_and_cold_are_told_by_what_memory_holds(
     reset: str,
 ) -> None:
     answer = AfterPanic(None, "6.12.1", None, listed(files), pmsg)
-    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell, deadline_s: answer)
     shell_bench.console.mark()
     injection = Injection("by hand", time.monotonic(), mark)
     board.panic()
@@ -195,7 +195,7 @@ def test_words_that_the_line_lost_are_in_the_log_that_pstore_kept(
     (tmp_path / "dmesg-ramoops-0").write_text(LOG.format(mark="panic-farm-1"))
     monkeypatch.setattr(kept_log_module, "FOLDER", str(tmp_path))
     answer = AfterPanic("boot-2", "6.12.1", "ab", listed({"dmesg-ramoops-0"}), "")
-    monkeypatch.setattr(inject_module, "after_panic", lambda shell: answer)
+    monkeypatch.setattr(inject_module, "after_panic", lambda shell, deadline_s: answer)
     injection = dataclasses.replace(pulled(shell_bench), log_mark=mark)
     # The line that says which panic it is has not come over the wire.
     board.panic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def test_what_passed_is_known_to_the_next_run(tmp_path: Path, progress: BuildPro
     record = ledger(tmp_path).known("k")
     assert record is not None
     assert record["data"] == {"number": 1}
+
+
+def test_the_processor_time_of_tools_is_counted(tmp_path: Path, progress: BuildProgress) -> None:
+    def act() -> Outcome:
+        subprocess.run([sys.executable, "-c", "for _ in range(2_000_000): pass"], check=True)
+        return Outcome("done")
+
+    first = ledger(tmp_path).take(step("k", act), progress)
+    assert first.cpu_s > 0.01
+    assert ledger(tmp_path).take(step("k", act), progress).cpu_s == first.cpu_s
 
 
 def test_another_key_is_another_step(tmp_path: Path, progress: BuildProgress) -> None:

@@ -24,12 +24,12 @@ def kernel(folder: Path, source: str, name: str = "fs/ram.o") -> sizes.Sizes:
     return sizes.read(folder)
 
 
-def test_the_same_source_has_no_difference(tmp_path: Path) -> None:
+def test_the_same_source_has_not_grown(tmp_path: Path) -> None:
     before = kernel(tmp_path / "a", BEFORE)
     assert before["fs/ram.o"][".data"] == 4
     assert before["fs/ram.o"][".bss"] == 16
     assert ".debug_info" not in before["fs/ram.o"]
-    assert sizes.differences(before, kernel(tmp_path / "b", BEFORE)) == []
+    assert sizes.growth(before, kernel(tmp_path / "b", BEFORE)) == []
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,32 @@ def test_the_same_source_has_no_difference(tmp_path: Path) -> None:
         (BEFORE.replace("return a;", "return a * a + d;"), ".text", "+"),
     ],
 )
-def test_a_difference_is_named(tmp_path: Path, source: str, section: str, more: str) -> None:
+def test_what_has_grown_is_named(tmp_path: Path, source: str, section: str, more: str) -> None:
     before = kernel(tmp_path / "a", BEFORE)
-    found = sizes.differences(before, kernel(tmp_path / "b", source))
+    found = sizes.growth(before, kernel(tmp_path / "b", source))
     assert any(line.startswith(f"fs/ram.o {section}: ") and more in line for line in found)
     assert any(line.startswith(f"vmlinux {section}: ") for line in found)
+
+
+def test_what_has_shrunk_is_no_fault(tmp_path: Path) -> None:
+    before = kernel(tmp_path / "a", BEFORE)
+    now = kernel(tmp_path / "b", BEFORE.replace("z[4]", "z[3]"))
+    assert sizes.growth(before, now) == []
+    assert sizes.smaller(before, now) == ["fs/ram.o", "vmlinux"]
+    assert sizes.smaller(now, before) == []
+
+
+def test_a_section_that_grows_is_named_even_if_another_shrinks(tmp_path: Path) -> None:
+    before = kernel(tmp_path / "a", BEFORE)
+    source = BEFORE.replace("z[4]", "z[1]").replace("d = 1", "d = 1, e = 2")
+    found = sizes.growth(before, kernel(tmp_path / "b", source))
+    assert [line for line in found if ".bss" in line] == []
+    assert any(line.startswith("fs/ram.o .data: 4 -> 8 bytes") for line in found)
 
 
 def test_an_object_that_is_new_or_gone_is_named(tmp_path: Path) -> None:
     before = kernel(tmp_path / "a", BEFORE)
     now = kernel(tmp_path / "b", BEFORE, "fs/panicdump.o")
-    found = sizes.differences(before, now)
+    found = sizes.growth(before, now)
     assert any(line.startswith("fs/panicdump.o: ") and "only with" in line for line in found)
     assert any(line.startswith("fs/ram.o: ") and "only without" in line for line in found)

@@ -111,3 +111,12 @@ def test_every_fragment_of_the_project_reads_well() -> None:
             kconfig.merge(
                 *Request("virtual", base, 1, False, project_folder(), Path(), variant).fragments
             )
+
+
+def test_what_only_arm64_has_is_off_on_x86_64() -> None:
+    folder = project_folder() / "kernel-patches" / "configs"
+    names = ("virtual.config", "virtual-6.1.config", "check.config", "check-x86_64.config")
+    merged = kconfig.parse(kconfig.merge(*(folder / name for name in names)), "merged")
+    own = {name: value for name, value in merged.items() if name.startswith("CONFIG_ARM64_")}
+    assert len(own) >= 2
+    assert set(own.values()) == {"n"}

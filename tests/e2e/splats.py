@@ -19,9 +19,27 @@ ASK_THE_BOARD = "dmesg | grep -E 'WARNING: |BUG|INFO: |suspicious|inconsistent|O
 _PANIC = "Kernel panic - not syncing"
 
 
+# The base source's own: in an NMI, as a stack overflow is, the dmesg record's zone takes its lock.
+_BASE_MARKS = ("{IN-NMI} usage", "(&prz->buffer_lock)", " pstore_dump+0x")
+_BASE_FIRST = "WARNING: inconsistent lock state"
+_OURS = re.compile(r"panicdump_\w+\+0x")
+_REPORT_LINES = 100
+
+
 def splats(console: str) -> list[str]:
     """Return the lines in ``console`` that tell of a mistake, wherever they are."""
-    return [line.strip() for line in console.splitlines() if _SPLAT.search(line)]
+    lines = console.splitlines()
+    return [
+        line.strip()
+        for number, line in enumerate(lines)
+        if _SPLAT.search(line) and not _of_the_base(line, lines[number : number + _REPORT_LINES])
+    ]
+
+
+def _of_the_base(first: str, lines: list[str]) -> bool:
+    report = "\n".join(lines)
+    known = _BASE_FIRST in first and all(mark in report for mark in _BASE_MARKS)
+    return known and _OURS.search(report) is None
 
 
 def beside_the_scenario(console: str, prompt: str) -> str:

@@ -56,3 +56,18 @@ def test_what_the_scenario_does_is_left_out_and_nothing_else() -> None:
 
 def test_a_console_without_a_panic_is_looked_at_whole() -> None:
     assert splats(beside_the_scenario(f"{PROMPT}\nWARNING: x", PROMPT)) == ["WARNING: x"]
+
+
+NMI_LOCK = """[    1.0] WARNING: inconsistent lock state
+[    1.0] inconsistent {INITIAL USE} -> {IN-NMI} usage.
+[    1.0] ffff3a9c8298f700 (&prz->buffer_lock){-...}-{2:2}, at: buffer_size_add+0x174/0x1f4
+[    1.0]  ramoops_pstore_write+0x250/0x620
+[    1.0]  pstore_dump+0x2f4/0x624"""
+
+
+def test_the_lock_of_the_dmesg_zone_in_an_nmi_is_not_the_series() -> None:
+    assert splats(NMI_LOCK) == []
+    by_us = NMI_LOCK.replace("pstore_dump", "panicdump_panic")
+    assert splats(by_us) == ["[    1.0] WARNING: inconsistent lock state"]
+    another = NMI_LOCK.replace("prz->buffer_lock", "psinfo->buf_lock")
+    assert splats(another) == ["[    1.0] WARNING: inconsistent lock state"]

@@ -5,6 +5,7 @@ All builds tell more warnings than usual (W=1), and what the base source has of 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from farm.build.kernel import ARM64, Architecture
 from farm.errors import BuildError
 
 _TARGETS = ("vmlinux", "modules")
+_UNFINISHED = "panic-farm-unfinished"
 
 
 def base_build(work: Workshop, architecture: Architecture) -> Step:
     """The base source: what it warns of, and how large it is."""
 
     def act(log: Path) -> Outcome:
+        # Every file has to be compiled, or what it warns of would be laid at the series' door.
+        # What an earlier run has compiled ccache gives back, with its warnings.
+        shutil.rmtree(work.out(architecture.name), ignore_errors=True)
         found = _compile(work, architecture, MODULES, 0, log, whole=False)
         out = work.out(architecture.name)
         data = {
@@ -91,10 +96,10 @@ def sparse(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
 
 
 def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
-    """The series with its options off: no warning, and no object of another size.
+    """The series with its options off: no warning, and no object that grows.
 
     The rule: the configurations differ in nothing but options that the base does not have, and
-    every loaded section of every object, and of vmlinux, is as large as before.
+    no loaded section of any object, nor of vmlinux, is larger than before.
     """
 
     def act(log: Path) -> Outcome:
@@ -110,8 +115,11 @@ def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
             if options.get(name, "n") != before["options"].get(name, "n")
         ]
         now = sizes.read(out)
-        faults += sizes.differences(before["sizes"], now)
-        return Outcome(f"{len(now) - 1} objects, no byte more", tuple(faults))
+        faults += sizes.growth(before["sizes"], now)
+        less = [name for name in sizes.smaller(before["sizes"], now) if name != "vmlinux"]
+        detail = f"{len(now) - 1} objects, no byte more"
+        detail += f", less in {', '.join(less)}" if less else ""
+        return Outcome(detail, tuple(faults))
 
     key = work.build_key("off", architecture, OFF)
     return Step(work.base, "off", architecture.name, key, act)
@@ -144,12 +152,17 @@ def _compile(
 ) -> list[Complaint]:
     """Build the first ``count`` patches; return all that was said of files and of the kernel.
 
-    Files that the series touches are compiled in any case: what an interrupted build said of them
-    is lost. With ``whole`` the kernel must have all options that are asked for.
+    Files that the series touches are compiled in any case, and all of them after a build that did
+    not come to its end: what it said of files is lost. With ``whole`` the kernel must have all
+    options that are asked for.
     """
     work.go_to(count)
     out = work.out(architecture.name)
+    unfinished = out / _UNFINISHED
+    if unfinished.exists():
+        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
     fragment = out / "check.config"
     fragment.write_text(work.options(architecture, mode))
     for name in work.sources:
@@ -163,6 +176,7 @@ def _compile(
     build = work.build(architecture, log)
     build.configure(fragment, complete=whole, on_line=on_line)
     build.compile(work.progress.advance, on_line=on_line, targets=_TARGETS)
+    unfinished.unlink()
     # allnoconfig speaks of what the fragments ask for and an early patch does not have yet.
     return [
         one for one in complaints.read(lines, str(work.tree)) if not one.file.endswith(".config")

@@ -123,8 +123,10 @@ def _show(results: Sequence[Result], bases: Sequence[str], seconds: float) -> No
 
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), title="kernel-check", title_justify="left")
-    for column in ("base", "part", "passed", "what", "time", ""):
-        table.add_column(column, justify="right" if column in ("passed", "time") else "left")
+    for column in ("base", "part", "passed", "what", "time", "CPU", ""):
+        right = column in ("passed", "time", "CPU")
+        table.add_column(column, justify="right" if right else "left")
+    all_cpu_s = sum(result.cpu_s for result in results if not result.known)
     for one in bases:
         for part in dict.fromkeys(result.part for result in results if result.base == one):
             rows = [r for r in results if (r.base, r.part) == (one, part)]
@@ -134,14 +136,16 @@ def _show(results: Sequence[Result], bases: Sequence[str], seconds: float) -> No
                 for row in rows
                 if row.detail
             )
-            fresh_s = sum(row.seconds for row in rows if not row.known)
+            fresh = [row for row in rows if not row.known]
+            cpu_s = sum(row.cpu_s for row in fresh)
             ok = len(good) == len(rows)
             table.add_row(
                 one,
                 part,
                 f"{len(good)} of {len(rows)}",
                 details or plan.PARTS.get(part, ""),
-                "known" if all(row.known for row in rows) else f"{fresh_s:.0f} s",
+                f"{sum(row.seconds for row in fresh):.0f} s" if fresh else "known",
+                f"{cpu_s:.0f} s, {cpu_s / all_cpu_s:.0%}" if fresh and all_cpu_s else "",
                 Text("PASS" if ok else "FAIL", style="green" if ok else "bold red"),
             )
     console.print(table)
@@ -154,4 +158,7 @@ def _show(results: Sequence[Result], bases: Sequence[str], seconds: float) -> No
         if len(result.faults) > _SHOWN_FAULTS:
             console.print(f"    and {len(result.faults) - _SHOWN_FAULTS} more")
         console.print(Text(f"    log: {result.log}"), soft_wrap=True)
-    console.print(f"\n{len(results)} steps in {seconds / 60:.1f} min")
+    console.print(
+        f"\n{len(results)} steps in {seconds / 60:.1f} min, "
+        f"{all_cpu_s / 60:.1f} min of processor time"
+    )

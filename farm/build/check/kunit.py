@@ -18,6 +18,7 @@ _TIMEOUT_S = 600
 _COUNTED = re.compile(r"Testing complete\. Ran (?P<ran>\d+) tests: (?P<totals>.*)")
 _TOTAL = re.compile(r"(\w+): (\d+)")
 _FAILED = re.compile(r"\[(?:FAILED|CRASHED|ERROR)\] (?P<name>\S+)")
+_PHASE = re.compile(r"(?:Configuring|Building|Starting) KUnit Kernel")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -53,6 +54,12 @@ def cases(work: Workshop) -> Step:
     def act(log: Path) -> Outcome:
         work.go_to(work.whole)
         lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            if (phase := _PHASE.search(line)) is not None:
+                work.progress.say(f"{work.base} kunit: {phase[0]}")
+
         failed: BuildError | None = None
         try:
             process.run(
@@ -71,8 +78,9 @@ def cases(work: Workshop) -> Step:
                 what="KUnit",
                 log=log,
                 cwd=work.tree,
-                env=ccache(work.compiled),
-                on_line=lines.append,
+                # Or it would tell all at its end.
+                env=ccache(work.compiled) | {"PYTHONUNBUFFERED": "1"},
+                on_line=on_line,
             )
         except BuildError as error:
             failed = error

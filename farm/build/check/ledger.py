@@ -7,6 +7,7 @@ what passed is kept.
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -47,7 +48,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """A step that was taken; ``known``: by an earlier run."""
+    """A step that was taken; ``known``: by an earlier run.
+
+    ``cpu_s`` is the processor time of the tools that it ran, on all processors.
+    """
 
     base: str
     part: str
@@ -56,6 +60,7 @@ class Result:
     detail: str
     faults: tuple[str, ...]
     seconds: float
+    cpu_s: float
     known: bool
     log: str
 
@@ -90,11 +95,12 @@ class Ledger:
         log = self._logs / step.log_name
         known = self.known(step.key)
         if known is not None:
-            return self._result(step, Outcome(known["detail"]), known["seconds"], True, log)
+            times = (known["seconds"], known.get("cpu_s", 0.0))
+            return self._result(step, Outcome(known["detail"]), times, True, log)
         progress.stage(f"{step.base} {step.part}: {step.what}")
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("")
-        begin = time.monotonic()
+        begin, cpu_begin = time.monotonic(), _cpu_s()
         try:
             outcome = step.act(log)
         except BuildError as error:
@@ -102,18 +108,24 @@ class Ledger:
                 raise
             outcome = Outcome("", (error.message,))
         seconds = round(time.monotonic() - begin, 2)
+        cpu_s = round(_cpu_s() - cpu_begin, 2)
         if outcome.faults:
             progress.say(f"{step.base} {step.part}: {step.what}: FAIL, see {log}")
         else:
-            record = {"detail": outcome.detail, "seconds": seconds, "data": outcome.data}
+            record = {
+                "detail": outcome.detail,
+                "seconds": seconds,
+                "cpu_s": cpu_s,
+                "data": outcome.data,
+            }
             fresh = self._folder / f"{step.key}.new"
             fresh.write_text(json.dumps(record))
             fresh.replace(self._folder / f"{step.key}.json")
             self._taken.add(step.key)
-        return self._result(step, outcome, seconds, False, log)
+        return self._result(step, outcome, (seconds, cpu_s), False, log)
 
     def _result(
-        self, step: Step, outcome: Outcome, seconds: float, known: bool, log: Path
+        self, step: Step, outcome: Outcome, times: tuple[float, float], known: bool, log: Path
     ) -> Result:
         return Result(
             step.base,
@@ -122,7 +134,12 @@ class Ledger:
             not outcome.faults,
             outcome.detail,
             outcome.faults,
-            seconds,
+            *times,
             known,
             str(log),
         )
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

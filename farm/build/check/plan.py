@@ -25,7 +25,7 @@ PARTS = {
     "builds": "every patch by itself builds on arm64, W=1",
     "whole": "the series builds on arm64 and x86_64, W=1, test devices =y and =m",
     "sparse": "sparse: no new complaint, arm64 and x86_64",
-    "off": "with its options off: no object has another size, arm64 and x86_64",
+    "off": "with its options off: no object grows, arm64 and x86_64",
     "kunit": "all KUnit cases pass, arm64 in QEMU",
 }
 _COMPILED = frozenset({"builds", "whole", "sparse", "off"})

@@ -1,4 +1,4 @@
-"""How many bytes of a kernel each object brings, and where two kernels differ in that.
+"""How many bytes of a kernel each object brings, and where one kernel is larger than another.
 
 Counted are the sections that are loaded (SHF_ALLOC): code, data, bss, and the tables of symbols,
 bugs and initcalls beside them. Symbols and relocations are not part of a running kernel.
@@ -41,8 +41,12 @@ def sections(path: Path) -> dict[str, int]:
     return found
 
 
-def differences(before: Sizes, now: Sizes) -> list[str]:
-    """Return one line per object and section that is not as large in both."""
+def growth(before: Sizes, now: Sizes) -> list[str]:
+    """Return one line per object and section that is larger than before, or is new or gone.
+
+    A section may become smaller: code that was moved or shared is no loss. An object that is gone
+    took something along that the options had nothing to do with.
+    """
     lines = []
     for name in sorted(before.keys() | now.keys()):
         old, fresh = before.get(name), now.get(name)
@@ -55,6 +59,15 @@ def differences(before: Sizes, now: Sizes) -> list[str]:
             f"{name} {section}: {old.get(section, 0)} -> {fresh.get(section, 0)} bytes "
             f"({fresh.get(section, 0) - old.get(section, 0):+d})"
             for section in sorted(old.keys() | fresh.keys())
-            if old.get(section, 0) != fresh.get(section, 0)
+            if old.get(section, 0) < fresh.get(section, 0)
         ]
     return lines
+
+
+def smaller(before: Sizes, now: Sizes) -> list[str]:
+    """Return the objects whose sections together are smaller than before."""
+    return [
+        name
+        for name, old in sorted(before.items())
+        if sum(now.get(name, {}).values()) < sum(old.values())
+    ]
