@@ -34,3 +34,8 @@ def covered(area: Area, by: Iterable[Area]) -> bool:
         if one.paddr <= at < one.end_paddr:
             at = one.end_paddr
     return at >= area.end_paddr
+
+
+def one_line(text: str) -> str:
+    """``text`` of a tree as it can stand in a comment: printable, and ending none."""
+    return "".join(one if one.isprintable() else "?" for one in text).replace("*/", "*?")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from farm.boards.area import one_line
 from farm.boards.place import Place
 from farm.boards.tree import BoardTree
 from farm.build.process import output
@@ -36,8 +37,8 @@ def source(tree: BoardTree, place: Place) -> str:
     head = [
         _LICENCE,
         "/*",
-        f" * {tree.model}: ramoops with a zone for panicdump.",
-        f" * {place.area.paddr:#x}: {place.why}.",
+        f" * {one_line(tree.model)}: ramoops with a zone for panicdump.",
+        f" * {place.area.paddr:#x}: {one_line(place.why)}.",
         " */",
         "",
         "/dts-v1/;",

@@ -80,7 +80,9 @@ def memory_of(tree: BoardTree, facts: ChipFacts | None, ram: tuple[Area, ...] = 
     if tree.memory:
         return Memory(tree.memory, "the tree's memory nodes", taken)
     if facts is not None:
-        known = tuple(Area(*one, "RAM") for one in facts.ram)
+        # Who wrote a board's ramoops node knew that there is RAM, however much a chip has at least.
+        own = (Area(one.area.paddr, one.area.length_bytes, "RAM") for one in tree.ramoops)
+        known = (*(Area(*one, "RAM") for one in facts.ram), *own)
         return Memory(known, facts.ram_source, taken)
     claimed = [*tree.reserved, *(node.area for node in tree.ramoops)]
     low = [one for one in claimed if one.end_paddr <= _BEYOND_32_BITS]

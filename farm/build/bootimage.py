@@ -41,7 +41,7 @@ def pack(
     ramdisk: bytes,
     dtb: bytes,
     cmdline: str = "",
-    layout: BootLayout = BootLayout(),  # noqa: B008  # frozen
+    layout: BootLayout = BootLayout(),  # it is frozen
 ) -> bytes:
     """Return the image; ``cmdline`` of at most 511 bytes goes before what the tree says."""
     words = cmdline.encode()

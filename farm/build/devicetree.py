@@ -22,8 +22,9 @@ def inputs(source: Path) -> keys.DevicetreeInput:
 def compile_blob(source: Path, include: tuple[Path, ...] = ()) -> bytes:
     """Return the blob of ``source``, with symbols so that overlays fit.
 
-    ``include`` are folders of what it includes, beside its own. Raises ``BuildError`` with the file and line of what is wrong: the preprocessor's line marks
-    tell dtc where it is in the original.
+    ``include`` are folders of what it includes, beside its own. Raises ``BuildError`` with the
+    file and line of what is wrong: the preprocessor's line marks tell dtc where it is in the
+    original.
     """
     what = f"device tree {source.name}"
     quiet = ["-q"] if include else []

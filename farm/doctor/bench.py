@@ -133,6 +133,12 @@ def check_fastboot_serial(target: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
+def assumptions(options: BenchOptions) -> list[Answer]:
+    """What the environment takes for granted and only the board can settle."""
+    remedy = "Take it off `assumptions` in the environment file once this board has shown it."
+    return [unknown("assumption", one, remedy) for one in options.assumptions]
+
+
 def check_farm() -> Answer:
     """Whether the hooks' `farm` is this one."""
     found = command_line(["farm"])[0]

@@ -52,11 +52,14 @@ def flash(bench: Bench, way: str, folder: Path) -> Flashed:
     with BuildProgress() as progress:
         product = pipeline.build(request, progress)
     image = folder / "boot.img"
+    wanted = bench.options.boot_image
     image.write_bytes(
         bootimage.pack(
             (product.folder / "Image").read_bytes(),
             (product.folder / "initramfs.cpio.gz").read_bytes(),
             (product.folder / f"{name}.dtb").read_bytes(),
+            wanted.cmdline,
+            bootimage.BootLayout(**wanted.model_dump(exclude={"cmdline"})),
         )
     )
     partition = bench.options.boot_partition
