@@ -7,6 +7,7 @@ switch off or let go. The board answers nothing, so nothing of it can be asked.
 from __future__ import annotations
 
 import contextlib
+import termios
 import threading
 import time
 from typing import Any
@@ -56,7 +57,7 @@ class QcomltDebugBoard(Driver):  # type: ignore[misc]  # labgrid has no types
     def _close(self) -> None:
         link, self._serial = self._serial, None
         if link is not None:
-            with contextlib.suppress(serial.SerialException, OSError):
+            with contextlib.suppress(serial.SerialException, termios.error, OSError):
                 link.close()
 
     def _open(self) -> Any:
@@ -79,7 +80,7 @@ class QcomltDebugBoard(Driver):  # type: ignore[misc]  # labgrid has no types
                 self._serial.reset_input_buffer()
                 self._serial.write(letter.encode("ascii"))
                 self._serial.flush()
-            except (serial.SerialException, OSError, ValueError) as error:
+            except (serial.SerialException, termios.error, OSError, ValueError) as error:
                 self._close()
                 raise BenchError(
                     f"the debug board at {self.port.port} does not take {letter!r}: {error}",

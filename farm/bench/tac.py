@@ -1,10 +1,10 @@
 """Qualcomm's Test Automation Controller (TAC, Alpaca, Bughopper) by way of pytactl's service.
 
 pytactl (PyPI, BSD-3-Clause, 3.2) drives the debug boards; `pytactl service --serial S` offers them
-over HTTP: `PUT /S/quick/NAME` runs a sequence such as powerOn, `PUT /S/command/PIN?value=1` sets a
-pin. A service holds the board open: each `pytactl oneshot` would set all pins to what they are at
-first, and so let go of a key. It runs in an environment of its own, because it needs the package
-pyserial, which overwrites the one of labgrid: `make alpaca`.
+over HTTP: `PUT /S/quick/NAME` runs a sequence such as powerOn, `PUT /S/command/PIN` with a value
+sets a pin. A service holds the board open: each `pytactl oneshot` would set all pins to what they
+are at first, and so let go of a key. It runs in an environment of its own, because it needs the
+package pyserial, which overwrites the module of labgrid's: `make alpaca`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from farm.errors import BenchError, DeadlineError, UsageError
 _PART = "power"
 _ANSWER_DEADLINE_S = 5.0
 # powerOn and bootToEDL wait for the board in between.
-_SEQUENCE_DEADLINE_S = 30.0
+_SEQUENCE_DEADLINE_S = 60.0
 _SERVICE = "Start it where the debug board is: `pytactl service --serial SERIAL`; `make alpaca` "
 _SERVICE += "installs pytactl."
-_SEQUENCES = {"edl": "bootToEDL", "fastboot": "bootToFastboot"}
+# Debug boards differ in how they write it.
+_SEQUENCES = {"edl": ("bootToEDL",), "fastboot": ("bootToFastboot", "bootToFastBoot")}
 
 
 @target_factory.reg_resource
@@ -49,12 +50,12 @@ class TacBoard(Driver):  # type: ignore[misc]  # labgrid has no types
     def _url(self) -> str:
         return f"{self.service.url.rstrip('/')}/{self.service.serial}"
 
-    def _ask(self, method: str, path: str, deadline_s: float, **query: int) -> Any:
+    def _ask(self, method: str, path: str, deadline_s: float, **body: int) -> Any:
         url = f"{self._url}{path}"
         what = f"{method} {url}"
         try:
             answer = requests.request(
-                method, url, params=query, timeout=(_ANSWER_DEADLINE_S, deadline_s)
+                method, url, json=body or None, timeout=(_ANSWER_DEADLINE_S, deadline_s)
             )
         except requests.Timeout as error:
             raise DeadlineError(
@@ -85,8 +86,8 @@ class TacBoard(Driver):  # type: ignore[misc]  # labgrid has no types
                 next_step=_SERVICE,
             ) from error
 
-    def _known(self, kind: str, name: str) -> None:
-        """Check that the service has the board, and the board that name: it would accept any."""
+    def _known(self, kind: str, *wanted: str) -> str:
+        """Which of these names the board has; the service would accept any, and any board."""
         names = self._ask("GET", f"/{kind}", _ANSWER_DEADLINE_S)
         if not names:
             raise BenchError(
@@ -94,15 +95,17 @@ class TacBoard(Driver):  # type: ignore[misc]  # labgrid has no types
                 part=_PART,
                 next_step="Start it with that serial number; `pytactl list` shows them.",
             )
-        if name not in names:
+        found = next((one for one in wanted if one in names), None)
+        if found is None:
             raise UsageError(
-                f"the debug board {self.service.serial} has no {kind} {name}",
+                f"the debug board {self.service.serial} has no {kind} {' or '.join(wanted)}",
                 f"It has: {', '.join(sorted(filter(None, names)))}.",
             )
+        return found
 
-    def sequence(self, name: str) -> None:
-        """Run one of the debug board's sequences; raises BenchError, UsageError."""
-        self._known("quick", name)
+    def sequence(self, *names: str) -> None:
+        """Run the sequence that has one of these names; raises BenchError, UsageError."""
+        name = self._known("quick", *names)
         self._ask("PUT", f"/quick/{name}", _SEQUENCE_DEADLINE_S)
 
     def pin(self, name: str, high: bool) -> None:
@@ -138,7 +141,7 @@ class TacPower(Driver, PowerProtocol):  # type: ignore[misc]  # labgrid has no t
                 f"a TAC debug board has no sequence into {mode}",
                 f"It has them for {', '.join(_SEQUENCES)}.",
             )
-        self.board.sequence(_SEQUENCES[mode])
+        self.board.sequence(*_SEQUENCES[mode])
 
 
 @attr.s(eq=False)
