@@ -76,8 +76,9 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
     # a driver of the target, {"fastboot": {"driver": "QcomltFastbootKey"}}: a digital output, or
     # one that boots the board into the mode by itself.
     keys: dict[str, dict[str, Any]] = attr.ib(factory=dict)
-    # Whether EDL is reached from the bootloader (`oem reboot-edl`): few kernels can `reboot edl`.
-    edl_by_bootloader: bool = attr.ib(default=False, validator=attr.validators.instance_of(bool))
+    # The modes that the kernel's reboot knows, by its device tree. EDL is then reached from the
+    # bootloader, for few kernels can `reboot edl`.
+    reboot_modes: list[str] = attr.ib(factory=lambda: ["bootloader", "edl"])
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -229,19 +230,37 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
             self._wait_mode(mode, "EDL after `oem reboot-edl`")
         elif wanted.value in self.keys and not self._warm(wanted):
             self._by_key(wanted)
-        elif wanted is Status.edl and self.edl_by_bootloader:
-            self._to_mode(Status.fastboot, before)
-            if not self._bootloader_to_edl():
-                raise BenchError(
-                    "the bootloader does not go to EDL by `oem reboot-edl`",
-                    part="board",
-                    next_step="Give the strategy a key or strap for EDL (`keys`), or use another "
-                    "channel.",
-                )
-            self._wait_mode(mode, "EDL after `oem reboot-edl`")
-        else:
+        elif self._word(wanted) in self.reboot_modes:
             self._to_shell(before)
             self._reboot_into(wanted)
+        elif wanted is Status.edl:
+            self._to_edl_by_bootloader(before)
+        elif wanted.value in self.keys:
+            self._by_key(wanted)
+        else:
+            raise BenchError(
+                f"this board's kernel cannot reboot into {wanted.value}, and the bench has no key",
+                part="bench",
+                next_step="Give the strategy a key for it (`keys`).",
+            )
+
+    def _to_edl_by_bootloader(self, before: Status) -> None:
+        self._to_mode(Status.fastboot, before)
+        if self._bootloader_to_edl():
+            self._wait_mode(Mode.EDL, "EDL after `oem reboot-edl`")
+        elif Status.edl.value in self.keys:
+            self._by_key(Status.edl)
+        else:
+            raise BenchError(
+                "the bootloader does not go to EDL by `oem reboot-edl`",
+                part="board",
+                next_step="Give the strategy a key or strap for EDL (`keys`).",
+            )
+
+    @staticmethod
+    def _word(wanted: Status) -> str:
+        """What the kernel's reboot calls a mode."""
+        return "bootloader" if wanted is Status.fastboot else wanted.value
 
     def _bootloader_to_edl(self) -> bool:
         """Whether the bootloader takes the board to EDL; not all of them know how."""
@@ -256,7 +275,7 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         return self.switch.is_on() is not False and self.shell.answers(_ANSWER_DEADLINE_S)
 
     def _reboot_into(self, wanted: Status) -> None:
-        word = "bootloader" if wanted is Status.fastboot else wanted.value
+        word = self._word(wanted)
         self.console.mark()
         self.console.write(f"{self.reboot.format(word)}\n".encode())
         self.shell.fresh_boot()

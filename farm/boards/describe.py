@@ -80,7 +80,6 @@ def environment(
     features += ["firehose"] if storage != "nand" else []
     host, _, port = bench.serial.rpartition(":")
     local = bench.serial.startswith("/")
-    by_bootloader = bench.power != "tac" and "edl" not in tree.reboot_modes
     programmer = f"programmers/{tree.stem}.elf"
     values = {
         "tree": tree,
@@ -109,7 +108,7 @@ def environment(
         "programmer": programmer,
         "storage": storage,
         "reader": reads,
-        "edl_by_bootloader": by_bootloader,
+        "reboot_modes": [one for one in ("bootloader", "edl") if one in tree.reboot_modes],
     }
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -153,7 +152,7 @@ def _assumptions(
         )
     if bootloader == "lk2nd":
         found.append(f"lk2nd: `oem ramoops raw` stages {span}; do not boot with lk2nd.pass-ramoops")
-    if bench.power != "tac":
+    if "edl" not in tree.reboot_modes:
         found.append("EDL: the bootloader knows `oem reboot-edl`")
     found += [
         "crash mode: with download_mode=full a panic ends in 05c6:900e; a fused board may refuse",
