@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from farm.virtual.control import ask
+from farm.virtual.layout import BoardDir
 from farm.virtual.usb_bus import usb_serial
 from tests.bench.debug_boards import Psoc, Qcomlt
 from tests.bench.test_debug_boards import BATTERY, PEDL, SERIAL, VOLDN, tac_bench
@@ -39,8 +41,7 @@ class Hands:
             answer.read()
 
     def hold(self, key: str, held: bool) -> None:
-        words = [*FARM, "press", key, "on" if held else "off", "--name", self._name]
-        subprocess.run(words, check=True, capture_output=True)
+        ask(BoardDir.of(self._name), "press", button=key, on=held)
 
     def letter(self, letter: str) -> None:
         if letter in "Pp":
