@@ -285,6 +285,21 @@ def dtb(
 
 
 @app.command()
+def image(
+    lg_env: Annotated[Path, typer.Option("--lg-env", help="The board, for its `boot_image`.")],
+    kernel: Annotated[Path, typer.Option(help="arch/arm64/boot/Image.")],
+    ramdisk: Annotated[Path, typer.Option(help="The initramfs, as `farm build` makes one.")],
+    dtb_file: Annotated[Path, typer.Option("--dtb", help="As `farm board dtb` writes it.")],
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+) -> None:
+    """Pack a boot image as the board's bootloader wants it: `boot_image` of its environment."""
+    from farm.boards.boot_image import pack_for
+
+    to.write_bytes(pack_for(lg_env, kernel, ramdisk, dtb_file))
+    print(f"{to}: {to.stat().st_size} bytes")
+
+
+@app.command()
 def sweep(base: Base = "6.12", as_json: AsJson = False) -> None:
     """Find a place for ramoops on every Qualcomm board of the kernel's source; list conflicts.
 

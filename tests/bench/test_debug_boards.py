@@ -33,8 +33,13 @@ def until(what: Callable[[], bool], deadline_s: float = 5.0) -> None:
         time.sleep(0.02)
 
 
+def bound(target: Any, kind: type[Any], **arguments: Any) -> Any:
+    """A resource or driver of ``target``; attrs hides from mypy what labgrid's bases take."""
+    return kind(target, None, **arguments)
+
+
 def driver(target: Any, kind: type[Any], **arguments: Any) -> Any:
-    made = kind(target, None, **arguments)
+    made = bound(target, kind, **arguments)
     target.activate(made)
     return made
 
@@ -49,8 +54,8 @@ def letters() -> Iterator[Qcomlt]:
 @pytest.fixture
 def target(letters: Qcomlt) -> Any:
     made = Target("main")
-    debug_board.QcomltDebugPort(made, None, port=letters.path)
-    debug_board.QcomltDebugBoard(made, None)
+    bound(made, debug_board.QcomltDebugPort, port=letters.path)
+    bound(made, debug_board.QcomltDebugBoard)
     return made
 
 
@@ -146,8 +151,8 @@ class TacBench:
 
     def target(self, serial: str = SERIAL) -> Any:
         made = Target("main")
-        tac.TacService(made, None, url=self.url, serial=serial)
-        tac.TacBoard(made, None)
+        bound(made, tac.TacService, url=self.url, serial=serial)
+        bound(made, tac.TacBoard)
         return made
 
 
@@ -241,8 +246,8 @@ def test_a_tac_service_that_is_not_there_says_how_to_start_it() -> None:
     made = Target("main")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    tac.TacService(made, None, url=f"http://127.0.0.1:{port}", serial=SERIAL)
-    tac.TacBoard(made, None)
+    bound(made, tac.TacService, url=f"http://127.0.0.1:{port}", serial=SERIAL)
+    bound(made, tac.TacBoard)
     power = driver(made, tac.TacPower)
     with pytest.raises(BenchError, match="cannot be reached") as caught:
         power.on()

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from farm.boards import kernel_trees, overlay
+from farm.boards.area import covered
 from farm.boards.chips import facts_of
-from farm.boards.place import covered, faults, memory_of
+from farm.boards.place import faults, memory_of
 from farm.boards.tree import parse_tree
 from farm.errors import UsageError
 from tests.bench.virtual_board import DEVICES
