@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from farm.boards import kernel_trees
 from farm.boards.survey import survey
+from farm.build import kconfig, pipeline
 from tests.boards.test_overlays import BOARDS, blob_of, linux, with_overlay
 
 pytestmark = pytest.mark.boards
@@ -73,3 +75,16 @@ def test_dtschema_finds_a_planted_fault(schemas: Path, tmp_path: Path) -> None:
     bad = text.replace("panicdump-size", "panicdump-sise")
     assert ramoops_faults(with_overlay("sdm845-db845c", bad), schemas, tmp_path / "bad.dtb")
     assert ramoops_faults(blob_of("sdm845-db845c"), schemas, tmp_path / "plain.dtb") == []
+
+
+def test_the_fragment_on_defconfig_loses_no_option(tmp_path: Path) -> None:
+    fragment = pipeline.project_folder() / "kernel-patches" / "configs" / "qualcomm.config"
+    names = {**os.environ, "ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
+    merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", str(tmp_path)]
+    for words in (
+        ["make", "-s", f"O={tmp_path}", "defconfig"],
+        [*merge, str(tmp_path / ".config"), str(fragment)],
+        ["make", "-s", f"O={tmp_path}", "olddefconfig"],
+    ):
+        subprocess.run(words, cwd=linux(), env=names, check=True, capture_output=True)
+    kconfig.check(fragment, tmp_path / ".config")
