@@ -196,12 +196,12 @@ def find_place(
             at = min(one.paddr for one in hit) - wanted.region_bytes
             at -= at % _ALIGN_BYTES
     if not why:
-        size = f"{wanted.region_bytes:#x} bytes"
-        why.append(
-            f"no free place for {size} is known: {memory.ram_source}"
-            if not memory.ram
-            else f"no free place for {size} in {', '.join(map(str, memory.ram))}"
-        )
+        size = f"no free place for {wanted.region_bytes:#x} bytes"
+        why += [
+            f"{size} in {ram}, beside "
+            + (", ".join(str(one) for one in memory.taken if one.overlaps(ram)) or "nothing")
+            for ram in memory.ram
+        ] or [f"{size}: {memory.ram_source} of this board's RAM"]
     return tuple(why)
 
 
