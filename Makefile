@@ -21,6 +21,8 @@ CHECK_PACKAGES := linux-source-6.1 ccache sparse yamllint python3-dev \
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 CHECK_STAMP := $(STAMP)-check
 BROWSER_STAMP := $(STAMP)-browser
+# pytactl needs the package pyserial, which overwrites the module of labgrid's: it lives apart.
+ALPACA := $(VENV)/alpaca/bin/pytactl
 # For the test of a host of its own. Unpacked only: installing the package would start an sshd.
 SSHD := $(VENV)/openssh/usr/sbin/sshd
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -31,8 +33,8 @@ ENVS := devices/virtual.yaml,devices/virtual-2.yaml
 CYCLES := 500
 FARM := $(VENV)/bin/farm
 
-.PHONY: help setup packages test-packages check-packages build demo test validation soak lint kernel-check \
-	debug-kernel stock-kernel night bench mutation faults fuzz cross-check clean
+.PHONY: help setup packages test-packages check-packages alpaca boards build demo test validation soak lint \
+	kernel-check debug-kernel stock-kernel night bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -42,6 +44,8 @@ help:
 	@echo "make setup         Debian packages and the virtual environment"
 	@echo "make build         the virtual board's kernel, device tree and initramfs (cached)"
 	@echo "make kernel-check  the series, the way a maintainer would check it; \`farm kernel-check --help\`"
+	@echo "make boards        every Qualcomm board of the kernel's source; every description, all states"
+	@echo "make alpaca        pytactl, for TAC/Alpaca debug boards: .venv/alpaca/bin/pytactl service"
 	@echo "make debug-kernel  the scenarios on a kernel with KASAN and lockdep"
 	@echo "make stock-kernel  pstore's selftests, with the series and without"
 	@echo "make night         a night on four virtual boards, killed three times; builds a kernel"
@@ -88,6 +92,13 @@ $(BROWSER_STAMP): $(STAMP) | test-packages
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'
 	touch $@
 
+alpaca: $(ALPACA)
+
+$(ALPACA): $(STAMP)
+	$(PYTHON) -m venv $(VENV)/alpaca
+	$(VENV)/alpaca/bin/pip install --disable-pip-version-check -q -c constraints.txt 'pytactl>=3.2,<4'
+	touch $@
+
 $(SSHD): | packages $(STAMP)
 	mkdir -p $(VENV)/openssh
 	cd $(VENV)/openssh && rm -f *.deb && { apt-get download -q openssh-server || \
@@ -105,6 +116,11 @@ lint: setup
 
 demo: build
 	$(FARM) run --lg-env $(ENV) --scenario sysrq-c
+
+# Every DTB with dtschema, and every description through all states: some minutes.
+boards: build check-packages $(CHECK_STAMP) $(ALPACA)
+	$(FARM) board sweep
+	$(VENV)/bin/pytest -m boards tests/boards
 
 kernel-check: setup check-packages $(CHECK_STAMP)
 	$(FARM) kernel-check
@@ -167,7 +183,7 @@ soak: build
 
 # Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
 # the validation suite on the boards that the environments name.
-test: lint build test-packages $(BROWSER_STAMP) $(SSHD)
+test: lint build test-packages $(BROWSER_STAMP) $(SSHD) $(ALPACA)
 	rm -rf .test-results
 	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml

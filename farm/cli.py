@@ -32,6 +32,11 @@ _COMMANDS = {
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),
     "schema": ("farm.bench.cli", "schema_command", "Print the schema of a board's environment."),
     "dump": ("farm.bench.cli", "dump", "Save the memory of a board that is in crash mode."),
+    "board": (
+        "farm.boards.cli",
+        "app",
+        "Real boards: new, check, dtb, sweep: descriptions, and where ramoops lies.",
+    ),
     "decode": ("farm.decode.cli", "decode_command", "Show a pstore file or a raw region."),
     "judge": ("farm.judge.cli", "judge_command", "Judge a run again, offline."),
     "report": ("farm.report.cli", "report_command", "Write the reports of runs and nights again."),

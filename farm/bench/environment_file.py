@@ -16,9 +16,24 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_mo
 
 from farm.bench.bootmodes import CrashMode, DownloadMode, Edl, Fastboot
 from farm.bench.console import RecordedConsole
+from farm.bench.debug_board import (
+    QcomltDebugBoard,
+    QcomltFastbootKey,
+    QcomltPower,
+    QcomltPowerKey,
+    QcomltUsb,
+)
 from farm.bench.options import TargetOptions
 from farm.bench.shell import BoardShell
 from farm.bench.strategy import PanicFarmStrategy
+from farm.bench.tac import (
+    TacBoard,
+    TacEdlStrap,
+    TacFastbootKey,
+    TacPower,
+    TacPowerKey,
+    TacUsb,
+)
 from farm.bench.usb import UsbBoot
 from farm.yaml_file import Places, check, read_text
 
@@ -33,6 +48,17 @@ _DRIVERS = (
     Fastboot,
     DownloadMode,
     PanicFarmStrategy,
+    QcomltDebugBoard,
+    QcomltPower,
+    QcomltFastbootKey,
+    QcomltPowerKey,
+    QcomltUsb,
+    TacBoard,
+    TacPower,
+    TacFastbootKey,
+    TacPowerKey,
+    TacEdlStrap,
+    TacUsb,
 )
 _HINT = "See devices/virtual.yaml; `farm schema` prints what there may be."
 

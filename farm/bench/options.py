@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,23 @@ class Hooks(_Strict):
     stop: tuple[str, ...] = ()
 
 
+class BootImage(_Strict):
+    """The boot image that the board's bootloader takes; offsets are from ``base``."""
+
+    header_version: Literal[0, 2] = 2
+    page_size: Literal[2048, 4096] = 4096
+    base: int = Field(default=0x4000_0000, ge=0)
+    kernel_offset: int = Field(default=0x0008_0000, ge=0)
+    ramdisk_offset: int = Field(default=0x0400_0000, ge=0)
+    tags_offset: int = Field(default=0x0000_0100, ge=0)
+    dtb_offset: int = Field(default=0x0600_0000, ge=0)
+    dtb: Literal["in header", "appended"] = Field(
+        default="in header", description="appended: behind the kernel, as version 0 has it"
+    )
+    compress: bool = Field(default=False, description="whether the kernel is gzipped")
+    cmdline: str = Field(default="", max_length=511)
+
+
 class TargetOptions(_Strict):
     """``options`` of a target."""
 
@@ -55,6 +72,12 @@ class TargetOptions(_Strict):
     base: str = Field(default="6.12", description="of that kernel: its version ...")
     variant: str = Field(default="", description="... and its variant, as `farm build` knows them")
     boot_partition: str = "boot_a"
+    boot_image: BootImage = BootImage()
+    assumptions: tuple[str, ...] = Field(
+        default=(),
+        description="what is taken for granted until this board has shown it: `farm doctor` lists "
+        "them; take off what is settled",
+    )
     policy: Policy = Policy()
     deadlines_s: Deadlines = Deadlines()
     bench: Hooks = Hooks()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import attr
+from labgrid.exceptions import NoDriverFoundError
 from labgrid.factory import target_factory
 from labgrid.protocol import PowerProtocol
 from labgrid.strategy import Strategy
@@ -71,8 +72,13 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
     boot_deadline_s: float = attr.ib(default=60.0, converter=float)
     # How the board's shell reboots into a mode.
     reboot: str = attr.ib(default="reboot {}", converter=str)
-    # Commands that hold a key or strap down, and let go: {"edl": {"hold": [...], "release": [...]}}
-    keys: dict[str, dict[str, list[str]]] = attr.ib(factory=dict)
+    # How a mode's key or strap is held: by commands, {"edl": {"hold": [...], "release": [...]}}; by
+    # a driver of the target, {"fastboot": {"driver": "QcomltFastbootKey"}}: a digital output, or
+    # one that boots the board into the mode by itself.
+    keys: dict[str, dict[str, Any]] = attr.ib(factory=dict)
+    # The modes that the kernel's reboot knows, by its device tree. EDL is then reached from the
+    # bootloader, for few kernels can `reboot edl`.
+    reboot_modes: list[str] = attr.ib(factory=lambda: ["bootloader", "edl"])
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -224,9 +230,37 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
             self._wait_mode(mode, "EDL after `oem reboot-edl`")
         elif wanted.value in self.keys and not self._warm(wanted):
             self._by_key(wanted)
-        else:
+        elif self._word(wanted) in self.reboot_modes:
             self._to_shell(before)
             self._reboot_into(wanted)
+        elif wanted is Status.edl:
+            self._to_edl_by_bootloader(before)
+        elif wanted.value in self.keys:
+            self._by_key(wanted)
+        else:
+            raise BenchError(
+                f"this board's kernel cannot reboot into {wanted.value}, and the bench has no key",
+                part="bench",
+                next_step="Give the strategy a key for it (`keys`).",
+            )
+
+    def _to_edl_by_bootloader(self, before: Status) -> None:
+        self._to_mode(Status.fastboot, before)
+        if self._bootloader_to_edl():
+            self._wait_mode(Mode.EDL, "EDL after `oem reboot-edl`")
+        elif Status.edl.value in self.keys:
+            self._by_key(Status.edl)
+        else:
+            raise BenchError(
+                "the bootloader does not go to EDL by `oem reboot-edl`",
+                part="board",
+                next_step="Give the strategy a key or strap for EDL (`keys`).",
+            )
+
+    @staticmethod
+    def _word(wanted: Status) -> str:
+        """What the kernel's reboot calls a mode."""
+        return "bootloader" if wanted is Status.fastboot else wanted.value
 
     def _bootloader_to_edl(self) -> bool:
         """Whether the bootloader takes the board to EDL; not all of them know how."""
@@ -241,23 +275,43 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         return self.switch.is_on() is not False and self.shell.answers(_ANSWER_DEADLINE_S)
 
     def _reboot_into(self, wanted: Status) -> None:
-        word = "bootloader" if wanted is Status.fastboot else wanted.value
+        word = self._word(wanted)
         self.console.mark()
         self.console.write(f"{self.reboot.format(word)}\n".encode())
         self.shell.fresh_boot()
         self._wait_mode(_MODES[wanted], f"{wanted.value} after `{self.reboot.format(word)}`")
 
+    def _hold(self, key: dict[str, Any], held: bool) -> None:
+        if "driver" in key:
+            self._key_driver(key).set(held)
+        else:
+            hooks.run_command(key["hold" if held else "release"])
+
+    def _key_driver(self, key: dict[str, Any]) -> Any:
+        try:
+            return self.target.get_driver(key["driver"])
+        except (NoDriverFoundError, KeyError) as error:
+            raise UsageError(
+                f"target {self.target.name}: keys name the driver {key['driver']}: {error}",
+                "Add it to the target's drivers.",
+            ) from error
+
     def _by_key(self, wanted: Status) -> None:
         """Cut the power with the key or strap held."""
         key = self.keys[wanted.value]
-        hooks.run_command(key["hold"])
+        if "driver" in key and hasattr(driver := self._key_driver(key), "boot_to"):
+            self.console.mark()
+            driver.boot_to(wanted.value)
+            self._wait_mode(_MODES[wanted], f"{wanted.value} by {key['driver']}")
+            return
+        self._hold(key, True)
         try:
             self.switch.off()
             self.console.mark()
             self.switch.on()
             self._wait_mode(_MODES[wanted], f"{wanted.value} after power-on with its key held")
         finally:
-            hooks.run_command(key["release"])
+            self._hold(key, False)
 
     def _to_crash(self, before: Status) -> None:
         self._to_shell(before)

@@ -19,20 +19,30 @@ def inputs(source: Path) -> keys.DevicetreeInput:
     return keys.DevicetreeInput(keys.sha256(source.read_bytes()), version)
 
 
-def compile_blob(source: Path) -> bytes:
+def compile_blob(source: Path, include: tuple[Path, ...] = ()) -> bytes:
     """Return the blob of ``source``, with symbols so that overlays fit.
 
-    Raises ``BuildError`` with the file and line of what is wrong: the preprocessor's line marks
-    tell dtc where it is in the original.
+    ``include`` are folders of what it includes, beside its own. Raises ``BuildError`` with the
+    file and line of what is wrong: the preprocessor's line marks tell dtc where it is in the
+    original.
     """
     what = f"device tree {source.name}"
+    quiet = ["-q"] if include else []
     preprocessed = output(
-        ["cpp", "-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp", source.name],
+        [
+            *("cpp", "-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp"),
+            *(f"-I{folder}" for folder in include),
+            source.name,
+        ],
         what=what,
         cwd=source.parent,
     )
     return output(
-        ["dtc", "-I", "dts", "-O", "dtb", "-@", "-o", "-", "-"],
+        [
+            *("dtc", *quiet, "-I", "dts", "-O", "dtb", "-@", "-o", "-"),
+            *(word for folder in include for word in ("-i", str(folder))),
+            "-",
+        ],
         what=what,
         cwd=source.parent,
         data=preprocessed,

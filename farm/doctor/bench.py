@@ -133,6 +133,14 @@ def check_fastboot_serial(target: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
+def assumptions(options: BenchOptions) -> list[Answer]:
+    """What the environment takes for granted and only the board can settle."""
+    remedy = "Take each off `assumptions` in the environment file once this board has shown it."
+    *others, last = options.assumptions or ("",)
+    answers = [unknown("assumption", one) for one in others]
+    return [*answers, unknown("assumption", last, remedy)] if last else answers
+
+
 def check_farm() -> Answer:
     """Whether the hooks' `farm` is this one."""
     found = command_line(["farm"])[0]

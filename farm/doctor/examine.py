@@ -55,6 +55,7 @@ def examine(question: Question) -> Iterator[Answer]:
     yield check_disk(question.out, question.least_free_mib)
     yield from bench_checks.check_files(target, question.lg_env)
     yield from bench_checks.check_fastboot_serial(target)
+    yield from bench_checks.assumptions(options)
     up, answer = _bench_state(options)
     if question.offline:
         up, answer = False, unknown("bench", "neither bench nor board was asked (--offline)")

@@ -50,15 +50,17 @@ def prepare_kernels(
             images.update(((kernel.name, board.board), image) for board in boards)
             known.append(found)
             continue
-        made: dict[tuple[str, str], tuple[Product, BootImage]] = {}
+        made: dict[tuple[str, str, str], tuple[Product, BootImage]] = {}
         for board in boards:
             request = _request(kernel, board)
-            key = (request.board, request.base)
+            # Boards of one build may have bootloaders that want another layout.
+            layout = board.boot_image.model_dump_json()
+            key = (request.board, request.base, layout)
             if key not in made:
                 progress.say(f"kernel {kernel.name} for {request.board}, Linux {request.base}")
                 product = pipeline.build(request, progress)
-                path = folder / f"{kernel.name}-{request.board}-{request.base}.img"
-                _store(path, pack(product, request.board))
+                path = folder / f"{kernel.name}-{request.board}-{request.base}-{len(made)}.img"
+                _store(path, pack(product, board))
                 made[key] = product, BootImage(path.resolve(), product.record["build_id"])
             images[kernel.name, board.board] = made[key][1]
         known.append(_built(kernel.name, [product for product, _ in made.values()]))

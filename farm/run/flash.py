@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.bench.environment import Bench
+from farm.bench.options import BenchOptions
 from farm.bench.strategy import Status
 from farm.build import bootimage, cache, pipeline
 from farm.build.kernel import default_jobs
@@ -61,16 +62,19 @@ def _build(bench: Bench, folder: Path) -> BootImage:
     with BuildProgress() as progress:
         product = pipeline.build(request, progress)
     image = folder / "boot.img"
-    image.write_bytes(pack(product, name))
+    image.write_bytes(pack(product, bench.options))
     return BootImage(image, product.record["build_id"])
 
 
-def pack(product: Product, name: str) -> bytes:
-    """The boot image of what was built for the board whose build is ``name``."""
+def pack(product: Product, options: BenchOptions) -> bytes:
+    """The boot image of what was built for a board, laid out as its bootloader wants it."""
+    wanted = options.boot_image
     return bootimage.pack(
         (product.folder / "Image").read_bytes(),
         (product.folder / "initramfs.cpio.gz").read_bytes(),
-        (product.folder / f"{name}.dtb").read_bytes(),
+        (product.folder / f"{options.build}.dtb").read_bytes(),
+        wanted.cmdline,
+        bootimage.BootLayout(**wanted.model_dump(exclude={"cmdline"})),
     )
 
 

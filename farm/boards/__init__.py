@@ -1,0 +1,1 @@
+"""Descriptions of real boards: where ramoops can lie, the overlay that puts it there, the bench."""
