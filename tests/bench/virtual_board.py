@@ -31,6 +31,7 @@ def environment(root: Path, name: str, *options: str) -> Path:
     text = text.replace("'{boots}']", f"'{{boots}}', {named}]")
     text = text.replace("virtual, reset]", f"virtual, reset, {named}]")
     text = text.replace("virtual, up]", f"virtual, up, {up}]")
+    text = text.replace("virtual, environment, --name, virtual]", f"virtual, environment, {named}]")
     text = text.replace("serial: E1A339F9", f"serial: '{usb_serial(name)}'")
     for key in ("edl", "fastboot"):
         for state in ("on", "off"):
