@@ -18,10 +18,11 @@ def shown(text: str, limit: int = 160) -> str:
     if text.isascii() and text.isprintable():
         escaped = text
     else:
-        escaped = "".join(
-            chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
-            for byte in text[:limit].encode("utf-8", "surrogateescape")
-        )
+        try:
+            data = text[:limit].encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half of a pair, as JSON can spell it
+            data = text[:limit].encode("utf-8", "surrogatepass")
+        escaped = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data)
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 

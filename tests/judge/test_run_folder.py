@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from farm.errors import UsageError
 from farm.judge import exit_code, summarise
+from farm.judge.names import shown
 from farm.judge.run_folder import load_run, rejudge, write_judged
 from farm.model import Cycle, FindingKind, Run, Verdict
 
@@ -211,3 +214,10 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path) -> None:
 def test_a_passing_run_ends_with_0(tmp_path: Path) -> None:
     store(tmp_path, [Scene()])
     assert farm("judge", str(tmp_path)).returncode == 0
+
+
+@given(st.text(st.characters(codec=None), max_size=40))
+def test_any_name_can_be_shown(text: str) -> None:
+    once = shown(text)
+    assert once.isascii()
+    assert shown(once) == once
