@@ -61,7 +61,7 @@ class Night:
 
     @property
     def folder(self) -> Path:
-        (folder,) = (self.out / "nights").iterdir()
+        (folder,) = (one for one in (self.out / "nights").iterdir() if one.is_dir())
         return folder
 
     def entries(self) -> list[dict[str, Any]]:
