@@ -16,7 +16,7 @@ from farm.formats.ramoops import FrameState
 from farm.formats.record import Form, Record, Region, RegionKind
 from farm.formats.region import ecc_notice
 
-__all__ = ["extract_files", "write_elf", "write_regions"]
+__all__ = ["extract_files", "new_record", "write_elf", "write_regions"]
 
 SALVAGE_FOLDER = "not-in-pstore"
 _CPU_LINE = re.compile(rb"CPU: (\d{1,4}) ")
@@ -79,9 +79,9 @@ def _files(found: Findings) -> Iterable[tuple[str, bytes]]:
         yield "log", found.log.text
 
 
-def _bytes_of(record: Record) -> bytes:
-    """A record as it would be written today, in ELF form, without what was damaged around it."""
-    new = NewRecord(
+def new_record(record: Record) -> NewRecord:
+    """Return what ``record`` was made from, to be written again."""
+    return NewRecord(
         driver=record.driver_raw.rstrip(b"\0"),
         device=record.device_raw.rstrip(b"\0"),
         kind=int(record.kind),
@@ -111,8 +111,14 @@ def _bytes_of(record: Record) -> bytes:
             for region in record.regions
         ],
     )
+
+
+def _bytes_of(record: Record) -> bytes:
+    """A record as it would be written today, in ELF form, without what was damaged around it."""
     build_id = bytes.fromhex(record.build_id) if record.build_id else None
-    return encode_record(new, Form.ELF, release=record.release or "", build_id=build_id)
+    return encode_record(
+        new_record(record), Form.ELF, release=record.release or "", build_id=build_id
+    )
 
 
 def write_regions(found: Findings, folder: Path) -> int:

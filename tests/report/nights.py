@@ -9,12 +9,12 @@ import hashlib
 import io
 import lzma
 import tarfile
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from farm.formats.encode import NewRecord, NewRegion, encode_record
+from farm.decode.output import new_record
+from farm.formats.encode import encode_record
 from farm.formats.record import decode_record
 from farm.judge.run_folder import INPUT_NAME, load_run, rejudge, write_judged
 from farm.judge.totals import summarise
@@ -78,46 +78,11 @@ def truncated(device: str, by_bytes: int) -> Damage:
     def damage(cycle: Path) -> None:
         capture, data = record_of(cycle, device)
         record = decode_record(data)
-        regions = [
-            NewRegion(
-                name=region.name_raw,
-                data=region.data,
-                kind=int(region.kind),
-                va=region.va,
-                pa=region.pa,
-                size_bytes=region.size_bytes,
-                width_bytes=region.width_bytes,
-                stride_bytes=region.stride_bytes,
-                flags=int(region.flags),
-            )
-            for region in record.regions
-        ]
-        last = regions[-1]
-        regions[-1] = NewRegion(
-            name=last.name,
-            data=last.data[:-by_bytes],
-            kind=last.kind,
-            va=last.va,
-            pa=last.pa,
-            size_bytes=last.size_bytes,
-            width_bytes=last.width_bytes,
-            stride_bytes=last.stride_bytes,
-            flags=1,
-        )
+        new = new_record(record)
+        *before, last = new.regions
+        short = replace(last, data=last.data[:-by_bytes], flags=1)
         cut = encode_record(
-            NewRecord(
-                driver=record.driver_raw,
-                device=record.device_raw,
-                regions=regions,
-                flags=1,
-                boot_id=uuid.UUID(record.boot_id),
-                sequence=record.sequence,
-                device_id=record.device_id,
-                index=record.index,
-                time_ns=record.time_ns,
-                uptime_ns=record.uptime_ns,
-                priority=record.priority,
-            ),
+            replace(new, regions=[*before, short], flags=1),
             record.form.value,
             release=record.release or "",
             build_id=bytes.fromhex(record.build_id or ""),
