@@ -52,7 +52,7 @@ help:
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
-	@echo "make fuzz          fuzz every format, $(FUZZ_S) s each (FUZZ_S=..., FUZZ_TARGETS=...)"
+	@echo "make fuzz          fuzz every format, $(FUZZ_S) s of processor time each (FUZZ_S=..., FUZZ_TARGETS=...)"
 	@echo "make cross-check   decoding of damaged regions against a kernel's: STOCK_IMAGE=... for another"
 	@echo "make clean         remove the virtual environment; the build cache stays"
 
@@ -145,7 +145,7 @@ bench: setup
 	$(VENV)/bin/python -m tests.figures.signoff
 	$(VENV)/bin/python -m tests.figures.night_report
 
-# Not part of `make test`: ten minutes for each of fourteen formats.
+# Not part of `make test`: ten minutes of processor time for each of fourteen formats.
 FUZZ_S := 600
 FUZZ_TARGETS := file region zone record infer storage kdump memory-table devicetree vmcoreinfo dmesg \
 	elf contents table
@@ -153,7 +153,7 @@ FUZZ_TARGETS := file region zone record infer storage kdump memory-table devicet
 fuzz: setup
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,fuzz]'
 	@for target in $(FUZZ_TARGETS); do \
-		echo "fuzzing $$target for $(FUZZ_S) s"; \
+		echo "fuzzing $$target for $(FUZZ_S) s of processor time"; \
 		$(VENV)/bin/python -m tests.fuzz.atheris_run $$target $(FUZZ_S) || exit 1; \
 	done
 

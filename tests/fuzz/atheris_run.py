@@ -1,12 +1,13 @@
 """Coverage-guided fuzzing: python -m tests.fuzz.atheris_run TARGET [SECONDS]
 
-`make fuzz` runs every target, ten minutes each. An input that crashes, takes more than a second for
+`make fuzz` runs every target, ten minutes of processor time each. An input that crashes, takes more than a second for
 a mebibyte or more than 1 GiB of memory is left in .fuzz/TARGET/; cut down and moved to
 tests/fuzz/corpus/TARGET/, it is replayed by `make test` from then on.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,18 +21,27 @@ CORPUS = Path(__file__).parent / "corpus"
 SCRATCH = Path(".fuzz")
 MAX_BYTES = 64 << 10
 MEMORY_MIB = 1024
-# libFuzzer's own time-out is for hangs: slowness is measured here, against the input's size.
-HANG_S = 20
+# libFuzzer's own time-out, by the clock on the wall, is for hangs: slowness is measured here, in
+# processor time and against the size of the input.
+HANG_S = 120
 
 
 def main() -> None:
-    """Fuzz one target for so long."""
-    name, seconds = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "600"
+    """Fuzz one target for so much processor time."""
+    name, seconds = sys.argv[1], float(sys.argv[2] if len(sys.argv) > 2 else "600")
     target = TARGETS[name]
+    inputs = 0
 
     def run(data: bytes) -> None:
+        nonlocal inputs
         begin = time.process_time()
+        if begin > seconds:
+            # libFuzzer ends by the clock on the wall only, which says nothing on a busy machine.
+            print(f"{name}: {inputs} inputs in {begin:.0f} s of processor time, none bad")
+            sys.stdout.flush()
+            os._exit(0)
         target(data)
+        inputs += 1
         took_s = time.process_time() - begin
         # Instrumented code is several times slower.
         if took_s > 4 * budget_s(len(data)):
@@ -43,12 +53,10 @@ def main() -> None:
     seeds.mkdir(parents=True, exist_ok=True)
     arguments = [
         sys.argv[0],
-        f"-max_total_time={seconds}",
         f"-max_len={MAX_BYTES}",
         f"-rss_limit_mb={MEMORY_MIB}",
         f"-timeout={HANG_S}",
         f"-artifact_prefix={found}/crash-",
-        "-print_final_stats=1",
         str(found),
         str(seeds),
     ]
