@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,6 +172,16 @@ def read_target(lg_env: Path) -> dict[str, Any]:
     return dict(environment.config.get_targets()[ROLE])
 
 
+def _forget(target: Any) -> None:
+    """Clean a target up now: labgrid keeps each one, with all its drivers, until the process ends.
+
+    A worker opens a bench for every run of a night.
+    """
+    clean_up = target._atexit_cleanup
+    atexit.unregister(clean_up)
+    clean_up()
+
+
 @contextmanager
 def open_bench(lg_env: Path, *, start: bool = True) -> Iterator[Bench]:
     """Open the bench of target ``main`` in ``lg_env``, started if it has to be; closes it after.
@@ -200,6 +211,9 @@ def open_bench(lg_env: Path, *, start: bool = True) -> Iterator[Bench]:
         yield bench
     finally:
         if bench is not None:
-            bench.close()
+            try:
+                bench.close()
+            finally:
+                _forget(bench.target)
         elif started:
             hooks.take_down(options.bench.stop)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,14 @@ def test_a_bench_that_is_up_is_left_as_it_is(lg_env: Path) -> None:
     with open_bench(hooked(lg_env, "sys.exit(0)")):
         pass
     assert log_of(lg_env) == "status "
+
+
+def test_nothing_keeps_a_bench_that_was_closed(lg_env: Path) -> None:
+    with open_bench(hooked(lg_env, "sys.exit(0)")) as bench:
+        target = weakref.ref(bench.target)
+    del bench
+    gc.collect()
+    assert target() is None
 
 
 def test_a_bench_that_is_down_is_started_and_stopped(lg_env: Path) -> None:
