@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing: python -m tests.fuzz.atheris_run TARGET [SECONDS]
 
-`make fuzz` runs every target, ten minutes of processor time each. An input that crashes, takes more than a second for
-a mebibyte or more than 1 GiB of memory is left in .fuzz/TARGET/; cut down and moved to
-tests/fuzz/corpus/TARGET/, it is replayed by `make test` from then on.
+`make fuzz` runs every target, ten minutes of processor time each. An input that crashes, takes more
+than a second for a mebibyte or more than 1 GiB of memory is left in .fuzz/TARGET/; cut down and
+moved to tests/fuzz/corpus/TARGET/, it is replayed by `make test` from then on.
 """
 
 from __future__ import annotations
