@@ -27,12 +27,14 @@ from labgrid.driver.common import Driver
 from labgrid.driver.exception import ExecutionError
 from labgrid.factory import target_factory
 from labgrid.resource.common import NetworkResource, Resource
+from labgrid.resource.remote import RemoteAndroidUSBFastboot
 from labgrid.util.agentwrapper import AgentError, AgentException, AgentWrapper, ModuleProxy
 from labgrid.util.managedfile import ManagedFile
 
 import farm.errors
 from farm.bench import hooks
-from farm.bench.qualcomm_udev import NetworkQualcommUSBDevice, QualcommUSBDevice
+from farm.bench.hosts import LAUNCHER, checked
+from farm.bench.qualcomm_udev import QualcommUSBDevice
 from farm.errors import BenchError, DeadlineError, FarmError, UsageError
 from farm.qualcomm.identity import Mode
 from farm.qualcomm.ramdump import RamDump
@@ -50,6 +52,28 @@ _ATTEMPTS = 4
 
 # How far a job is: bytes done, bytes in all (0: unknown), and what a tool says meanwhile.
 Progress = Callable[[int, int, str], None]
+
+# Starts the agent anew in the environment that a command on its host prints. The answer is written
+# here, for there is nobody to return to.
+_BECOME = f"""
+import json, os, subprocess, sys
+
+def become(words):
+    if words[0] == "farm":
+        words = [os.path.expanduser("~/{LAUNCHER}"), *words[1:]]
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        timeout=30,
+    )
+    if done.returncode:
+        raise RuntimeError(" ".join(words) + ": " + done.stderr[-300:])
+    os.environ.update(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    sys.__stdout__.write(json.dumps({{"result": None}}) + "\\n")
+    sys.__stdout__.flush()
+    os.execv(sys.executable, [sys.executable, sys.argv[0]])
+
+methods = {{"become": become}}
+"""
 
 # Put in front of the agent's text on another host: a package out of memory.
 _UNPACK = """
@@ -158,12 +182,13 @@ class _RemoteMemory:
 class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
     """Talks to the board's boot programs through an agent on the cable's host."""
 
-    # Static, found by udev here, or found by udev on an exporter.
+    # Static; found by udev here; or exported, by the class that every client of labgrid's knows.
     bindings = {  # noqa: RUF012  # labgrid's way
-        "usb": {BoardUsb, QualcommUSBDevice, NetworkQualcommUSBDevice}
+        "usb": {BoardUsb, QualcommUSBDevice, RemoteAndroidUSBFastboot}
     }
 
-    # A command that prints NAME=VALUE lines which an agent on this host needs in its environment.
+    # A command that prints NAME=VALUE lines which the agent needs in its environment; it is run
+    # where the agent is, and `{board}` in it is the board's name.
     environment: list[str] = attr.ib(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -189,17 +214,23 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     @property
     def _place(self) -> tuple[str, str]:
-        serial = str(self.usb.serial or "")
-        path = str(self.usb.path or "")
-        if serial and not isinstance(self.usb, BoardUsb):
+        exported = isinstance(self.usb, RemoteAndroidUSBFastboot)
+        serial = str((self.usb.extra.get("serial") if exported else self.usb.serial) or "")
+        path = str((self.usb.extra.get("path") if exported else self.usb.path) or "")
+        if serial and isinstance(self.usb, QualcommUSBDevice):
             # Where udev has found it, which may not be where it comes back.
             path = ""
         if not serial and not path:
             raise UsageError(
-                f"target {self.target.name}: BoardUsb has neither serial nor path",
+                f"target {self.target.name}: its USB has neither serial nor path",
                 "Give the board's serial number, or the USB path that `farm doctor` shows.",
             )
         return serial, path
+
+    @property
+    def _board(self) -> str:
+        config = self.target.env.config
+        return str(config.get_target_option(self.target.name, "board", default=""))
 
     @property
     def host(self) -> str:
@@ -359,12 +390,15 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     def _start_agent(self) -> None:
         wanted: dict[str, str] = {}
-        if self.environment and not self.host:
-            said = hooks.run_command(self.environment)
+        words = hooks.filled(self.environment, {"board": self._board})
+        if words and not self.host:
+            said = hooks.run_command(words)
             wanted = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         before = {name: os.environ.get(name) for name in wanted}
         # The wrapper hands on the environment as it is just now.
         os.environ.update(wanted)
+        if self.host:
+            checked(self.host)
         try:
             self._agent = AgentWrapper(self.host or None)
         except (OSError, subprocess.SubprocessError) as error:
@@ -386,6 +420,9 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if self.host:
             source = _UNPACK.format(package=_package()) + source
         try:
+            if words and self.host:
+                self._agent.call("load", "environment", _BECOME)
+                self._agent.call("environment.become", words)
             self._agent.call("load", "usb_agent", source)
         except (AgentException, AgentError, json.JSONDecodeError, OSError) as error:
             self._drop_agent()
