@@ -33,6 +33,9 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.qualcomm",
         }
     ),
+    "farm.hosts": frozenset(
+        {"farm", "farm.errors", "farm.yaml_file", "farm.model", "farm.bench", "farm.scenarios"}
+    ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
     "farm.report": frozenset(
@@ -60,6 +63,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.formats",
             "farm.build",
             "farm.bench",
+            "farm.hosts",
             "farm.judge",
             "farm.report",
             "farm.export",
@@ -74,6 +78,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.scenarios",
             "farm.build",
             "farm.bench",
+            "farm.hosts",
             "farm.judge",
             "farm.history",
             "farm.run",
@@ -99,6 +104,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.model",
             "farm.scenarios",
             "farm.bench",
+            "farm.hosts",
             "farm.run",
             "farm.report",
             "farm.export",

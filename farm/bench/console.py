@@ -14,8 +14,8 @@ from labgrid.driver.common import Driver
 from labgrid.factory import target_factory
 from labgrid.protocol import ConsoleProtocol
 from labgrid.resource import SerialPort
-from labgrid.util.proxy import proxymanager
 
+from farm.bench.hosts import forward
 from farm.bench.ports import Link, Rfc2217Link, SocketLink, TtyLink
 from farm.bench.stream import ConsoleStream, Patterns, Seen, compiled
 from farm.errors import BenchError, UsageError
@@ -57,7 +57,7 @@ class RecordedConsole(Driver, ConsoleProtocol):  # type: ignore[misc]  # labgrid
         if isinstance(self.port, SerialPort):
             self._link = TtyLink(self.port.port, self.port.speed, stream.feed, stream.lose)
             return
-        host, port = proxymanager.get_host_and_port(self.port)
+        host, port = forward(self.port)
         if self.port.protocol == "rfc2217":
             self._link = Rfc2217Link(
                 host, port, self.port.speed, stream.feed, stream.lose, self.timeout

@@ -20,10 +20,13 @@ from labgrid.exceptions import (
     NoSupplierFoundError,
     RegistrationError,
 )
+from labgrid.remote.client import Error
 
 from farm.bench import hooks
 from farm.bench.console import RecordedConsole
+from farm.bench.coordinator import remote_places
 from farm.bench.environment_file import check_target, places_of
+from farm.bench.hosts import lost_host
 from farm.bench.options import BenchOptions, parse_options
 from farm.bench.power import Power
 from farm.bench.shell import BoardShell
@@ -59,6 +62,18 @@ class Bench:
     strategy: PanicFarmStrategy
     started_here: bool = False
 
+    def blamed(self, error: BenchError) -> BenchError:
+        """``error``, or, when a host that the board hangs on is gone, that; takes up to 10 s."""
+        host = lost_host(self.target)
+        if not host:
+            return error
+        return BenchError(
+            f"the host {host}, where the board {self.options.board} hangs, does not answer: "
+            f"{error.message}",
+            part="bench",
+            next_step=f"Is {host} up, and its sshd? `ssh {host} true` says so.",
+        )
+
     @property
     def power(self) -> Power:
         """The board's power switch."""
@@ -82,7 +97,7 @@ class Bench:
         if boot is not None:
             ecc = -1 if boot.ecc_bytes is None else boot.ecc_bytes
             values = {"cmdline": boot.cmdline, "ecc": str(ecc), "boots": str(boot.boots)}
-        hooks.run_command([_filled(word, values) for word in words])
+        hooks.run_command(hooks.filled(words, values))
 
     def warm_reset(self) -> None:
         """Pull the board's reset line, which keeps its memory; raises BenchError."""
@@ -104,12 +119,6 @@ class Bench:
             if self.started_here:
                 self.started_here = False
                 hooks.take_down(self.options.bench.stop)
-
-
-def _filled(word: str, values: dict[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace(f"{{{name}}}", value)
-    return word
 
 
 def bench_from_target(target: Any) -> Bench:
@@ -152,9 +161,17 @@ def _load(lg_env: Path) -> tuple[Any, BenchOptions]:
 
 def _make_target(environment: Any, lg_env: Path) -> Any:
     """labgrid's target; an argument that a driver does not know is an error here."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        target = environment.get_target(ROLE)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            target = environment.get_target(ROLE)
+    except Error as error:
+        raise BenchError(
+            f"{lg_env}: the coordinator says: {' '.join(map(str, error.args))}",
+            part="bench",
+            next_step="A RemotePlace must be acquired: `labgrid-client -p PLACE acquire`, or "
+            "`farm run --place PLACE`, which does it by itself.",
+        ) from error
     for one in said:
         if "unsupported attribute" in str(one.message):
             raise UsageError(f"{lg_env}: {one.message}")
@@ -202,13 +219,14 @@ def open_bench(lg_env: Path, *, start: bool = True) -> Iterator[Bench]:
     started = hooks.bring_up(options.board, hook.status, hook.start, hook.stop)
     bench = None
     try:
-        try:
-            bench = bench_from_target(_make_target(environment, lg_env))
-        except _CONFIG_ERRORS as error:
-            raise UsageError(f"{lg_env}: {error}", "See devices/virtual.yaml.") from error
-        bench.started_here = started
-        bench.target.activate(bench.console)
-        yield bench
+        with remote_places(environment, environment.config.get_targets()[ROLE]):
+            try:
+                bench = bench_from_target(_make_target(environment, lg_env))
+            except _CONFIG_ERRORS as error:
+                raise UsageError(f"{lg_env}: {error}", "See devices/virtual.yaml.") from error
+            bench.started_here = started
+            bench.target.activate(bench.console)
+            yield bench
     finally:
         if bench is not None:
             try:

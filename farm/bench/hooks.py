@@ -1,15 +1,23 @@
-"""The commands of an environment file that ask for, start and stop a bench."""
+"""The commands of an environment file that ask for, start and stop a bench.
+
+`farm` as a command is the farm that runs, wherever it is installed, and `{board}` in one is the
+board's name. A first word `@HOST` has the command run on that host, over ssh: `farm` is then the
+one that exports the boards there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from farm.errors import BenchError, DeadlineError, UsageError
 
+# The first word of a command that is run on another host: `@bench-7`.
+ON_HOST = "@"
+_SSH_FAILED = 255
 UP, DOWN, LOST = 0, 1, 3
 
 _STATUS_DEADLINE_S = 15.0
@@ -19,7 +27,12 @@ _WORDS = 400
 
 
 def command_line(words: Sequence[str]) -> list[str]:
-    """``words`` to run; ``farm`` as the first is the farm that runs, wherever it is installed."""
+    """``words`` to run; raises BenchError for a host that cannot be reached."""
+    if words[0].startswith(ON_HOST):
+        # labgrid takes a second to load.
+        from farm.bench.hosts import command_on
+
+        return command_on(words[0].removeprefix(ON_HOST), words[1:])
     if words[0] != "farm":
         return list(words)
     script = Path(sys.executable).with_name("farm")
@@ -29,7 +42,11 @@ def command_line(words: Sequence[str]) -> list[str]:
 
 
 def _run(
-    words: Sequence[str], deadline_s: float, stop: Sequence[str] | None = None
+    words: Sequence[str],
+    deadline_s: float,
+    stop: Sequence[str] | None = None,
+    *,
+    words_limit: int | None = _WORDS,
 ) -> tuple[int, str]:
     """Run to the end; return exit code and what it said; raises UsageError, DeadlineError.
 
@@ -62,7 +79,16 @@ def _run(
         if late:
             raise DeadlineError(f"`{shown}`", part="board", deadline_s=deadline_s) from error
         raise
-    return process.returncode, said.decode(errors="replace").strip()[-_WORDS:]
+    text = said.decode(errors="replace").strip()
+    if words_limit is not None:
+        text = text[-words_limit:]
+    if process.returncode == _SSH_FAILED and words[0].startswith(ON_HOST):
+        raise BenchError(
+            f"the host {words[0].removeprefix(ON_HOST)} is lost: {text or shown}",
+            part="bench",
+            next_step="Is it up, and does its sshd run?",
+        )
+    return process.returncode, text
 
 
 def state(status: Sequence[str]) -> tuple[int, str]:
@@ -121,6 +147,14 @@ def run_command(words: Sequence[str]) -> str:
     return said
 
 
+def run_long(words: Sequence[str]) -> str:
+    """As `run_command`, for one that starts or stops a bench; all that it said is returned."""
+    code, said = _run(words, _START_DEADLINE_S, words_limit=None)
+    if code != 0:
+        raise BenchError(f"`{' '.join(words)}` ended with {code}: {said[-_WORDS:]}", part="bench")
+    return said
+
+
 def take_down(stop: Sequence[str]) -> None:
     """Stop the bench; waits a moment and otherwise lets the command finish by itself."""
     if not stop:
@@ -134,5 +168,13 @@ def take_down(stop: Sequence[str]) -> None:
             start_new_session=True,
         )
         process.wait(_STOP_DEADLINE_S)
-    except (OSError, subprocess.TimeoutExpired):
+    except (BenchError, OSError, subprocess.TimeoutExpired):
         return
+
+
+def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """``words`` with each `{name}` of ``values`` filled in."""
+    done = list(words)
+    for name, value in values.items():
+        done = [word.replace(f"{{{name}}}", value) for word in done]
+    return done

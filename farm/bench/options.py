@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from farm.bench.hooks import filled
 from farm.errors import UsageError
 from farm.model import Policy
 
@@ -35,7 +36,7 @@ class Deadlines(_Strict):
 
 
 class Hooks(_Strict):
-    """Commands, as argument lists, for a bench that must be started; ``farm`` is this farm.
+    """Commands, as argument lists, for a bench that must be started; see `farm.bench.hooks`.
 
     ``status`` ends with 0 when it is up, 1 when it is down, 3 when it is lost.
     """
@@ -111,9 +112,22 @@ def parse_options(raw: Any, features: Any, where: str | Path) -> BenchOptions:
         raise UsageError(f"{where}: options.features", "`features` belongs beside `options`.")
     try:
         options = BenchOptions.model_validate({**raw, "features": frozenset(features or ())})
-        return options.model_copy(update={"deadlines_s": options.deadlines_s.stretched()})
     except ValidationError as error:
         wrong = [
             f"options.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
         ]
         raise UsageError(f"{where}: {'; '.join(wrong)}", "See devices/virtual.yaml.") from error
+    named = {"board": options.board}
+    hook = options.bench
+    return options.model_copy(
+        update={
+            "deadlines_s": options.deadlines_s.stretched(),
+            "bench": Hooks(
+                status=tuple(filled(hook.status, named)),
+                start=tuple(filled(hook.start, named)),
+                stop=tuple(filled(hook.stop, named)),
+            ),
+            "boot_with": tuple(filled(options.boot_with, named)),
+            "reset": tuple(filled(options.reset, named)),
+        }
+    )

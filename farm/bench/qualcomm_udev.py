@@ -1,7 +1,7 @@
-"""The board's USB device as labgrid's udev manager finds it, here or on an exporter's host.
+"""The board's USB device as labgrid's udev manager finds it on this host.
 
-A board shows no device at all while a kernel runs, and its cable is there all the same: these
-resources are always available, and what the board shows is asked for when it is needed.
+A board shows no device at all while a kernel runs, and its cable is there all the same: the
+resource is always available, and what the board shows is asked for when it is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import attr
 from labgrid.factory import target_factory
-from labgrid.resource.remote import RemoteUSBResource
 from labgrid.resource.udev import USBResource
 
 from farm.qualcomm.identity import identify
@@ -79,15 +78,3 @@ class QualcommUSBDevice(USBResource):  # type: ignore[misc]  # labgrid has no ty
             return bool(super().try_match(device))
         finally:
             self.avail = True
-
-
-@target_factory.reg_resource
-@attr.s(eq=False)
-class NetworkQualcommUSBDevice(RemoteUSBResource):  # type: ignore[misc]  # as above
-    """The same on an exporter's host."""
-
-    serial: str = attr.ib(default="", converter=str)
-
-    def __attrs_post_init__(self) -> None:
-        self.timeout = 10.0
-        super().__attrs_post_init__()

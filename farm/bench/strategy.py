@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import attr
+from labgrid.binding import BindingState
+from labgrid.driver.exception import ExecutionError
 from labgrid.exceptions import NoDriverFoundError
 from labgrid.factory import target_factory
 from labgrid.protocol import PowerProtocol
@@ -22,6 +24,7 @@ from labgrid.strategy import Strategy
 from farm.bench import hooks
 from farm.bench.bootmodes import CrashMode, DownloadMode, Edl, Fastboot
 from farm.bench.console import RecordedConsole
+from farm.bench.hosts import link
 from farm.bench.inject import BOOT
 from farm.bench.options import BenchOptions
 from farm.bench.power import Power
@@ -83,6 +86,8 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self.status = Status.unknown
+        self.board = ""
+        self._power_links: list[Any] = []
         self.rescue_to: Path | None = None
         self.rescued: list[Path] = []
         # The dump that was begun and is not whole: the board still holds the rest.
@@ -90,21 +95,35 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.progress: Progress | None = None
 
     def use(self, options: BenchOptions) -> None:
-        """Take the deadlines from a target's options."""
+        """Take the board's name and the deadlines from a target's options."""
         self.boot_deadline_s = options.deadlines_s.boot
+        self.board = options.board
 
     @property
     def switch(self) -> Power:
         """The board's power."""
-        self.target.activate(self.power)
+        self._activate_power()
         return Power(self.power)
+
+    def _activate_power(self) -> None:
+        links = [link(one) for one in self.power.get_bound_resources()]
+        if self.power.state is BindingState.active and links != self._power_links:
+            # What it reaches its switch through has gone with the connection to that host.
+            self.target.deactivate(self.power)
+        self._power_links = links
+        try:
+            self.target.activate(self.power)
+        except ExecutionError as error:
+            raise BenchError(
+                f"the power switch cannot be reached: {error.args[0]}", part="power"
+            ) from error
 
     def where(self) -> Whereabouts:
         """Find out where the board is, within 5 s."""
         self._listen()
         if self.usb is not None:
             self.target.activate(self.usb)
-        self.target.activate(self.power)
+        self._activate_power()
         return where_is(self.console, self.shell, self.power, self.usb)
 
     def transition(self, status: Any) -> None:
@@ -215,6 +234,9 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.unfinished = folder
         said: dict[str, Any] = self.driver("crash").dump(folder, self.progress)
         self.unfinished = None
+        # A dump outlives the connection to its host; the console hangs on the same, and a board in
+        # crash mode has nothing to say meanwhile.
+        self._listen()
         return said
 
     def _to_mode(self, wanted: Status, before: Status) -> None:
@@ -285,7 +307,11 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         if "driver" in key:
             self._key_driver(key).set(held)
         else:
-            hooks.run_command(key["hold" if held else "release"])
+            hooks.run_command(self.key_command(key, "hold" if held else "release"))
+
+    def key_command(self, key: dict[str, Any], what: str) -> list[str]:
+        """The command that holds or releases a key, for this board."""
+        return hooks.filled(key[what], {"board": self.board})
 
     def _key_driver(self, key: dict[str, Any]) -> Any:
         try:

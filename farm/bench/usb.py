@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ from labgrid.driver.common import Driver
 from labgrid.driver.exception import ExecutionError
 from labgrid.factory import target_factory
 from labgrid.resource.common import NetworkResource, Resource
+from labgrid.resource.remote import RemoteAndroidUSBFastboot
 from labgrid.util.agentwrapper import AgentError, AgentException, AgentWrapper, ModuleProxy
 from labgrid.util.managedfile import ManagedFile
 
 import farm.errors
 from farm.bench import hooks
-from farm.bench.qualcomm_udev import NetworkQualcommUSBDevice, QualcommUSBDevice
+from farm.bench.hosts import LAUNCHER, checked
+from farm.bench.qualcomm_udev import QualcommUSBDevice
 from farm.errors import BenchError, DeadlineError, FarmError, UsageError
 from farm.qualcomm.identity import Mode
 from farm.qualcomm.ramdump import RamDump
@@ -44,12 +47,36 @@ _POLL_S = 0.1
 _CALL_DEADLINE_S = 60.0
 _LIST_DEADLINE_S = 10.0
 _NEWS_S = 0.5
+_BEGIN_DEADLINE_S = 60.0
+_AGAIN_S = 1.0
 # How long a reset takes to show on the bus, at most.
 _RESET_S = 5.0
 _ATTEMPTS = 4
 
 # How far a job is: bytes done, bytes in all (0: unknown), and what a tool says meanwhile.
 Progress = Callable[[int, int, str], None]
+
+# Starts the agent anew in the environment that a command on its host prints. The answer is written
+# here, for there is nobody to return to.
+_BECOME = f"""
+import json, os, subprocess, sys
+
+def become(words):
+    if words[0] == "farm":
+        words = [os.path.expanduser("~/{LAUNCHER}"), *words[1:]]
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        timeout=30,
+    )
+    if done.returncode:
+        raise RuntimeError(" ".join(words) + ": " + done.stderr[-300:])
+    os.environ.update(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    sys.__stdout__.write(json.dumps({{"result": None}}) + "\\n")
+    sys.__stdout__.flush()
+    os.execv(sys.executable, [sys.executable, sys.argv[0]])
+
+methods = {{"become": become}}
+"""
 
 # Put in front of the agent's text on another host: a package out of memory.
 _UNPACK = """
@@ -100,7 +127,7 @@ class DeviceLostError(BenchError):
     """The board's device vanished in the middle of a step."""
 
 
-class _AgentLostError(BenchError):
+class AgentLostError(BenchError):
     """The agent ended without an answer; what it was told may have been done, or not."""
 
 
@@ -128,8 +155,13 @@ def _unpacked(piece: list[Any]) -> bytes:
     if kind == "zeros":
         return bytes(size)
     data = base64.b64decode(piece[2])
-    if kind != "base64" or len(data) != size:
-        raise BenchError(f"the agent handed out {len(data)} bytes for {size}", part="usb")
+    if kind == "zlib":
+        # No more than was promised, whatever is in it.
+        data = zlib.decompressobj().decompress(data, size + 1)
+    elif kind != "base64":
+        raise BenchError(f"the agent handed out a piece of the kind {kind!r}", part=PART)
+    if len(data) != size:
+        raise BenchError(f"the agent handed out {len(data)} bytes for {size}", part=PART)
     return data
 
 
@@ -158,12 +190,13 @@ class _RemoteMemory:
 class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
     """Talks to the board's boot programs through an agent on the cable's host."""
 
-    # Static, found by udev here, or found by udev on an exporter.
+    # Static; found by udev here; or exported, by the class that every client of labgrid's knows.
     bindings = {  # noqa: RUF012  # labgrid's way
-        "usb": {BoardUsb, QualcommUSBDevice, NetworkQualcommUSBDevice}
+        "usb": {BoardUsb, QualcommUSBDevice, RemoteAndroidUSBFastboot}
     }
 
-    # A command that prints NAME=VALUE lines which an agent on this host needs in its environment.
+    # A command that prints NAME=VALUE lines which the agent needs in its environment; it is run
+    # where the agent is, and `{board}` in it is the board's name.
     environment: list[str] = attr.ib(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -189,17 +222,25 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     @property
     def _place(self) -> tuple[str, str]:
-        serial = str(self.usb.serial or "")
-        path = str(self.usb.path or "")
-        if serial and not isinstance(self.usb, BoardUsb):
+        exported = isinstance(self.usb, RemoteAndroidUSBFastboot)
+        serial = str((self.usb.extra.get("serial") if exported else self.usb.serial) or "")
+        path = str((self.usb.extra.get("path") if exported else self.usb.path) or "")
+        if serial and isinstance(self.usb, QualcommUSBDevice):
             # Where udev has found it, which may not be where it comes back.
             path = ""
         if not serial and not path:
             raise UsageError(
-                f"target {self.target.name}: BoardUsb has neither serial nor path",
+                f"target {self.target.name}: its USB has neither serial nor path",
                 "Give the board's serial number, or the USB path that `farm doctor` shows.",
             )
         return serial, path
+
+    @property
+    def _board(self) -> str:
+        if self.target.env is None:
+            return ""
+        config = self.target.env.config
+        return str(config.get_target_option(self.target.name, "board", default=""))
 
     @property
     def host(self) -> str:
@@ -223,7 +264,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             attempts -= 1
             try:
                 return self._call_once(name, arguments, max(0.1, end - time.monotonic()))
-            except _AgentLostError:
+            except AgentLostError:
                 if attempts <= 0 or time.monotonic() >= end:
                     raise
 
@@ -253,7 +294,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if error is not None:
             self._drop_agent()
             if isinstance(error, json.JSONDecodeError | OSError):
-                raise _AgentLostError(
+                raise AgentLostError(
                     f"{self.describe()}: the agent ended during {name.replace('_', ' ')}",
                     part=PART,
                     next_step="Is the host of the USB cable there?" if self.host else "",
@@ -315,7 +356,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             try:
                 self._call("begin", name, *arguments, attempts=1)
                 return self._follow(name, deadline_s, progress, take)
-            except _AgentLostError:
+            except AgentLostError:
                 if attempts <= 0 or took:
                     raise
 
@@ -359,14 +400,17 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     def _start_agent(self) -> None:
         wanted: dict[str, str] = {}
-        if self.environment and not self.host:
-            said = hooks.run_command(self.environment)
+        words = hooks.filled(self.environment, {"board": self._board})
+        if words and not self.host:
+            said = hooks.run_command(words)
             wanted = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         before = {name: os.environ.get(name) for name in wanted}
         # The wrapper hands on the environment as it is just now.
         os.environ.update(wanted)
+        if self.host:
+            checked(self.host)
         try:
-            self._agent = AgentWrapper(self.host or None)
+            self._agent = self._begun()
         except (OSError, subprocess.SubprocessError) as error:
             raise BenchError(
                 f"{self.describe()}: the agent does not start: {error}",
@@ -386,6 +430,9 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if self.host:
             source = _UNPACK.format(package=_package()) + source
         try:
+            if words and self.host:
+                self._agent.call("load", "environment", _BECOME)
+                self._agent.call("environment.become", words)
             self._agent.call("load", "usb_agent", source)
         except (AgentException, AgentError, json.JSONDecodeError, OSError) as error:
             self._drop_agent()
@@ -395,6 +442,41 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
                 next_step="The host of the USB cable needs python3 (3.11 or later) and pyusb.",
             ) from error
         self._proxy = ModuleProxy(self._agent, "usb_agent")
+
+    def _begun(self) -> Any:
+        """A new agent; one on a host that says nothing any more is not waited for."""
+        if not self.host:
+            return AgentWrapper(None)
+        begun: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                begun.put((AgentWrapper(self.host), None))
+            except Exception as error:  # what ssh or rsync say
+                begun.put((None, error))
+
+        threading.Thread(target=run, name="usb-agent", daemon=True).start()
+        try:
+            agent, error = begun.get(timeout=_BEGIN_DEADLINE_S)
+        except queue.Empty:
+            raise DeadlineError(
+                f"{self.describe()}: the agent's start", part=PART, deadline_s=_BEGIN_DEADLINE_S
+            ) from None
+        if error is not None:
+            raise error
+        return agent
+
+    def wait_for_host(self, deadline_s: float) -> None:
+        """Wait until an agent runs on the cable's host again; raises BenchError, the last one."""
+        end = time.monotonic() + deadline_s
+        while True:
+            try:
+                self.find()
+                return
+            except BenchError:
+                if time.monotonic() > end:
+                    raise
+                threading.Event().wait(_AGAIN_S)
 
     def describe(self) -> str:
         """The board, in an error's words."""
@@ -522,7 +604,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         try:
             self.call(name, *arguments, deadline_s=deadline_s, attempts=1)
             return
-        except _AgentLostError:
+        except AgentLostError:
             end = time.monotonic() + _RESET_S
             while before is not None and time.monotonic() < end:
                 now = self.find()

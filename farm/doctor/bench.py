@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farm.bench.hooks import command_line
+from farm.bench.hooks import ON_HOST, command_line
 from farm.bench.options import BenchOptions
 from farm.doctor.answers import Answer, ok, unknown, warning, wrong
 
@@ -43,10 +43,14 @@ def tools_of(target: Mapping[str, Any], options: BenchOptions) -> tuple[str, ...
         wanted.append("qdl")
     hooks = options.bench
     commands = [words for words in (hooks.status, hooks.start, hooks.stop) if words]
-    wanted += [command_line(words)[0] for words in commands if words[0] != "farm"]
+    wanted += [
+        "ssh" if words[0].startswith(ON_HOST) else command_line(words)[0]
+        for words in commands
+        if words[0] != "farm"
+    ]
     if any(words[:2] == ("farm", "virtual") for words in commands):
         wanted += ["qemu-system-aarch64", "umockdev-wrapper"]
-    if arguments(target, "resources", "NetworkQualcommUSBDevice") is not None:
+    if arguments(target, "resources", "RemotePlace") is not None:
         wanted.append("ssh")
     return tuple(dict.fromkeys(wanted))
 

@@ -36,7 +36,7 @@ def let_go(bench: Bench) -> None:
     Keys are let go, the next boots are the board's own. Raises BenchError.
     """
     for key in bench.strategy.keys.values():
-        hooks.run_command(key["release"])
+        hooks.run_command(bench.strategy.key_command(key, "release"))
     bench.boot_with(None)
     error = bench.safe_state()
     if error is not None:

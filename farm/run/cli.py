@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +21,30 @@ from farm.scenarios import Scenario, select
 
 def run(
     lg_env: Annotated[
-        Path, typer.Option("--lg-env", help="The board: a labgrid environment, devices/*.yaml.")
-    ],
+        Path | None,
+        typer.Option("--lg-env", help="The board: a labgrid environment, devices/*.yaml."),
+    ] = None,
+    place: Annotated[
+        str,
+        typer.Option(
+            envvar="LG_PLACE",
+            metavar="NAME",
+            help="Instead: the place at a coordinator that the board hangs at; acquired for the "
+            "run unless you have it already.",
+        ),
+    ] = "",
+    coordinator: Annotated[
+        str,
+        typer.Option(
+            "--lg-coordinator",
+            metavar="HOST:PORT",
+            help="labgrid's coordinator; else $LG_COORDINATOR. One on another host is reached by "
+            "LG_PROXY=HOST, over ssh.",
+        ),
+    ] = "",
+    devices: Annotated[
+        Path, typer.Option(help="Where a place's board is described: its tag `board` names a file.")
+    ] = Path("devices"),
     scenario: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +104,7 @@ def run(
     """
     # labgrid and numpy take a second to load: `--help` must not wait for them.
     from farm.export import write_run_exports
+    from farm.hosts.place import ENVIRONMENTS, acquired
     from farm.judge.totals import exit_code
     from farm.report.files import write_reports
     from farm.report.terminal import print_run
@@ -88,8 +113,14 @@ def run(
     from farm.run.progress import RunProgress
     from farm.run.session import Plan, execute
 
+    if coordinator:
+        os.environ["LG_COORDINATOR"] = coordinator
+    if (lg_env is None) == (not place):
+        raise UsageError(
+            "name the board: --lg-env FILE, or --place NAME", "`farm run --help` tells more."
+        )
     plan = Plan(
-        lg_env=lg_env,
+        lg_env=lg_env or Path(),
         scenarios=select(scenario or ["sysrq-c"]),
         repeat=repeat,
         out=out,
@@ -105,7 +136,11 @@ def run(
         flash=parse_flash(flash),
     )
     with RunProgress(len(plan.cycles), quiet=quiet) as progress:
-        account = execute(plan, progress)
+        if lg_env is None:
+            with acquired(place, devices, out / ENVIRONMENTS, coordinator) as lg_env:
+                account = execute(replace(plan, lg_env=lg_env), progress)
+        else:
+            account = execute(plan, progress)
     folder = out / account.run_id
     report, *_ = write_reports(folder, account)
     write_run_exports(folder, account)

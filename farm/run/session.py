@@ -369,7 +369,7 @@ class Session:
                 boots=self._boots,
             )
         except (BenchError, FormatError) as error:
-            evidence.fault = self._placed(fault_of(error, evidence.stage))
+            evidence.fault = self._placed(fault_of(self._blamed(error), evidence.stage))
         except KeyboardInterrupt:
             self.interrupted = True
             self.ended_early = f"interrupted in cycle {number}, stage {evidence.stage}"
@@ -403,6 +403,17 @@ class Session:
             board_s=evidence.board_s,
         )
         return future, evidence.fault
+
+    def _blamed(self, error: FarmError) -> FarmError:
+        """``error``, or the loss of another host that lies behind it."""
+        if self._bench is None or not isinstance(error, BenchError):
+            return error
+        try:
+            return self._bench.blamed(error)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.ended_early = f"interrupted in cycle {self._number}: {error.message}"
+            return error
 
     def _placed(self, fault: BenchFault) -> BenchFault:
         """Find out where the board is now: the next cycle's recovery starts from there."""

@@ -24,8 +24,8 @@ import usb
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "cablehost"
 # Debian's, unpacked and not installed; `make test` does that.
-_SSHD = ROOT / ".venv" / "openssh" / "usr" / "sbin" / "sshd"
-_PASSWD = Path("/etc/passwd")
+SSHD = ROOT / ".venv" / "openssh" / "usr" / "sbin" / "sshd"
+PASSWD = Path("/etc/passwd")
 _START_DEADLINE_S = 10.0
 
 
@@ -44,12 +44,12 @@ class SshHost:
         return done.stdout
 
 
-def _key(path: Path) -> Path:
+def make_key(path: Path) -> Path:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return path
 
 
-def _script(path: Path, text: str) -> None:
+def write_script(path: Path, text: str) -> None:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
 
@@ -71,16 +71,16 @@ def ssh_host(hidden: Path, umockdev: Path) -> Iterator[SshHost]:
         (folder / name).mkdir()
     shutil.copytree(Path(usb.__file__).parent, folder / "python" / "usb")
     base = os.path.realpath(sys.executable)
-    _script(
+    write_script(
         folder / "bin" / "python3",
         f"export LD_PRELOAD=libumockdev-preload.so.0 UMOCKDEV_DIR={umockdev}\n"
         f'export PYTHONPATH={folder / "python"}\nexec {base} -s -P "$@"',
     )
-    key, host_key = _key(folder / "key"), _key(folder / "host_key")
+    key, host_key = make_key(folder / "key"), make_key(folder / "host_key")
     (folder / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
     # Whatever the user's own shell makes of PATH, it is this one's that counts.
     path = f"{folder / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-    _script(folder / "command", f'export PATH={path}\nexec sh -c "$SSH_ORIGINAL_COMMAND"')
+    write_script(folder / "command", f'export PATH={path}\nexec sh -c "$SSH_ORIGINAL_COMMAND"')
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nPidFile none\nUsePAM no\n"
         f"StrictModes no\nAuthorizedKeysFile {folder / 'authorized_keys'}\n"
@@ -91,21 +91,21 @@ def ssh_host(hidden: Path, umockdev: Path) -> Iterator[SshHost]:
         f"  StrictHostKeyChecking no\n  UserKnownHostsFile {folder / 'known_hosts'}\n"
         "  LogLevel ERROR\n"
     )
-    _script(
+    write_script(
         folder / "client" / "ssh", f'exec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"'
     )
     mounts = [f"mount -t tmpfs none {one}" for one in (ROOT, hidden, "/var/cache")]
     # The namespace hides where it comes from.
-    own_sshd = shutil.copy2(_SSHD, folder / "sshd")
+    own_sshd = shutil.copy2(SSHD, folder / "sshd")
     start = f"{own_sshd} -D -e -f {folder / 'sshd_config'}"
     if os.getuid() == 0:
         alone = ["unshare", "--mount"]
-        users = _PASSWD.read_text()
+        users = PASSWD.read_text()
         if "\nsshd:" not in users:
             (folder / "passwd").write_text(
                 f"{users.rstrip()}\nsshd:x:64999:65534::/run/sshd:/usr/sbin/nologin\n"
             )
-            mounts.append(f"mount --bind {folder / 'passwd'} {_PASSWD}")
+            mounts.append(f"mount --bind {folder / 'passwd'} {PASSWD}")
         mounts.append("mkdir -p /run/sshd")
     else:
         # Root for the mounts only: an sshd that is nobody's but its user's changes no user.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -51,9 +52,11 @@ def remote() -> Iterator[Remote]:
         patch.setenv("PANIC_FARM_STATE", str(Path(tempfile.mkdtemp(prefix="farm-state-"))))
         lg_env = environment(root, NAME)
         with ssh_host(root, own_folder(NAME)) as host:
-            lg_env.write_text(
-                lg_env.read_text().replace("BoardUsb:\n", f"BoardUsb:\n        host: {host.name}\n")
-            )
+            text = lg_env.read_text()
+            text = text.replace("BoardUsb:\n", f"BoardUsb:\n        host: {host.name}\n")
+            # Of a real board's host nothing of the farm's is asked: its python3 sees the bus.
+            text = re.sub(r"UsbBoot:\n *environment: .*", "UsbBoot: {}", text)
+            lg_env.write_text(text)
             with open_bench(lg_env) as bench:
                 yield Remote(bench, host, root, host.run(LEFT))
         shutil.rmtree(os.environ["PANIC_FARM_STATE"])

@@ -24,18 +24,10 @@ def environment(root: Path, name: str, *options: str) -> Path:
     for one in sockets:
         one.close()
     text = (DEVICES / "virtual.yaml").read_text().replace("20817", serial).replace("20818", power)
-    named = f"--name, {name}"
-    up = ", ".join([named, "--serial-port", repr(serial), "--power-port", repr(power), *options])
-    text = text.replace("virtual, status]", f"virtual, status, {named}]")
-    text = text.replace("virtual, down]", f"virtual, down, {named}]")
-    text = text.replace("'{boots}']", f"'{{boots}}', {named}]")
-    text = text.replace("virtual, reset]", f"virtual, reset, {named}]")
-    text = text.replace("virtual, up]", f"virtual, up, {up}]")
-    text = text.replace("virtual, environment, --name, virtual]", f"virtual, environment, {named}]")
+    up = ", ".join(["--serial-port", repr(serial), "--power-port", repr(power), *options])
+    text = text.replace("board: virtual\n", f"board: {name}\n")
+    text = text.replace("virtual, up, ", f"virtual, up, {up}, ")
     text = text.replace("serial: E1A339F9", f"serial: '{usb_serial(name)}'")
-    for key in ("edl", "fastboot"):
-        for state in ("on", "off"):
-            text = text.replace(f"press, {key}, '{state}']", f"press, {key}, '{state}', {named}]")
     text = text.replace("virtual-programmer.elf", str(DEVICES / "virtual-programmer.elf"))
     path = root / f"{name}.yaml"
     path.write_text(text)

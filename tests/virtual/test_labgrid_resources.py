@@ -72,7 +72,7 @@ def test_an_exporter_of_ours_exports_it(make_board: MakeBoard, tmp_path: Path) -
                 timeout=20,
                 check=False,
             ).stdout
-            if "NetworkQualcommUSBDevice" in listed and status["usb_path"] in listed:
+            if "RemoteAndroidUSBFastboot" in listed and status["usb_path"] in listed:
                 break
             assert time.monotonic() < end, listed
         assert status["usb_serial"] in listed

@@ -1,0 +1,74 @@
+"""Boards of another host: labgrid's coordinator, its unmodified client, and the farm over ssh."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.namespaces import Farm, Host
+
+pytestmark = pytest.mark.virtual
+
+CHANNELS = "pstorefs,sahara,fastboot"
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    with Farm() as farm:
+        farm.add_coordinator()
+        yield farm
+
+
+@pytest.fixture(scope="module")
+def host(farm: Farm) -> Host:
+    host = farm.add_host("h1", boards=["a", "b"])
+    farm.add_place("a", host.name)
+    farm.add_place("b", host.name)
+    return host
+
+
+def test_nothing_but_sshd_listens_on_the_network(farm: Farm, host: Host) -> None:
+    listening = host.run("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+    addresses = [line.split()[1] for line in listening if " 0A " in line]
+    beyond = [one for one in addresses if not one.startswith(("0100007F:", "0" * 24 + "01000000:"))]
+    # 10.77.0.x:22
+    assert [one.rpartition(":")[2] for one in beyond] == ["0016"]
+    assert len(addresses) >= 1 + 2 * len(host.boards)
+
+
+def test_labgrids_own_client_sees_acquires_uses_and_releases(farm: Farm, host: Host) -> None:
+    client = ("labgrid-client", "-p", "b")
+    assert farm.run("labgrid-client", "places").stdout.split() == ["a", "b"]
+    seen = farm.run("labgrid-client", "resources").stdout.split()
+    kinds = ("NetworkPowerPort", "NetworkSerialPort", "RemoteAndroidUSBFastboot")
+    assert sorted(seen) == [f"h1/{board}/{kind}" for board in "ab" for kind in kinds]
+    farm.run(*client, "acquire")
+    try:
+        farm.run(*client, "power", "cycle", "-t", "0.1")
+        assert "is on" in farm.run(*client, "power", "get").stdout
+        farm.run(*client, "power", "off")
+        assert "is off" in farm.run(*client, "power", "get").stdout
+    finally:
+        farm.run(*client, "release")
+    assert "b" not in farm.run("labgrid-client", "who").stdout.split()
+
+
+def test_a_cycle_on_another_hosts_board_passes_on_every_channel(farm: Farm, host: Host) -> None:
+    out = farm.folder / "reports"
+    done = farm.run(
+        *("farm", "run", "--place", "a", "--scenario", "sysrq-c", "--channel", CHANNELS),
+        *("--out", str(out), "--json"),
+        deadline_s=240,
+    )
+    run = json.loads(done.stdout)
+    assert run["verdict"] == "PASS"
+    assert run["board"] == "a"
+    (cycle,) = run["cycles"]
+    assert {one["channel"] for one in cycle["input"]["channels"]} == set(CHANNELS.split(","))
+    said = [one["message"] for one in cycle["result"]["findings"]]
+    assert any(f"{CHANNELS.replace(',', ', ')}: 14 records, byte-identical" in one for one in said)
+    assert "a" not in farm.run("labgrid-client", "who").stdout.split()
+    assert Path(out, "places", "a.yaml").is_file()
