@@ -26,12 +26,13 @@ from labgrid.remote.generated import labgrid_coordinator_pb2 as messages
 from labgrid.remote.generated.labgrid_coordinator_pb2_grpc import CoordinatorStub
 from labgrid.util.proxy import proxymanager
 
+from farm.bench.coordinator import DEFAULT_PORT, CheckedSession
 from farm.errors import BenchError, DeadlineError
+from farm.hosts.environment import Exported
 
-__all__ = ["Coordinator", "Hold", "Kept", "PlaceSeen", "ResourceSeen", "Standing"]
+__all__ = ["Coordinator", "Hold", "Kept", "PlaceSeen", "Standing"]
 
 PART = "coordinator"
-_PORT = 20408
 _CONNECT_S = 10.0
 # The longest that the coordinator itself waits for an exporter is 10 s for each resource.
 _CALL_S = 60.0
@@ -91,19 +92,7 @@ class PlaceSeen:
     unmatched: str
 
 
-@dataclass(frozen=True)
-class ResourceSeen:
-    """A resource that an exporter offers; ``acquired`` is the name of the place that has it."""
-
-    exporter: str
-    group: str
-    cls: str
-    name: str
-    params: Mapping[str, Any]
-    acquired: str
-
-
-class _Session(ClientSession):  # type: ignore[misc]  # labgrid has no types
+class _Session(CheckedSession):
     """labgrid's session, under a name of its own (HOST/USER), that tells of what changes."""
 
     def __init__(
@@ -115,7 +104,8 @@ class _Session(ClientSession):  # type: ignore[misc]  # labgrid has no types
     ) -> None:
         self._host, self._user = holder.split("/")
         self._changed = changed
-        super().__init__(address, loop)
+        start: Any = super().__init__  # attrs makes it, which no type tells
+        start(address, loop)
         # A connection of its own: the coordinator tells sessions by their connections, which gRPC
         # would share among all sessions of a process, and with one that has just ended.
         self.channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
@@ -258,13 +248,21 @@ class Coordinator:
         """The places by name; raises BenchError while the coordinator does not answer."""
         return self._do(self._places())
 
-    def resources(self) -> list[ResourceSeen]:
+    def resources(self) -> list[Exported]:
         """What exporters offer; raises BenchError while the coordinator does not answer."""
         return self._do(self._resources())
 
     def call(self, method: str, **fields: Any) -> None:
         """Have the coordinator do something, by the name of its RPC; raises BenchError."""
         self._do(self._rpc(self._there(), method, **fields))
+
+    def resources_of(self, place: str) -> list[Exported]:
+        """What exporters offer for the place; raises BenchError as `resources` does."""
+        return self._do(self._resources(place))
+
+    def release_for(self, place: str, holder: str) -> None:
+        """Release a place that ``holder`` left behind, if it has it still; raises BenchError."""
+        self._do(self._release_for(place, holder))
 
     # -- places that are kept
 
@@ -274,6 +272,17 @@ class Coordinator:
         ``filters`` are tags that it must have.
         """
         return self._do(self._begin_keeping(place, filters or {}))
+
+    def drop(self, place: str) -> None:
+        """Release a place, without waiting until that is done."""
+
+        def drop() -> None:
+            if place in self._kept:
+                kept, _ = self._kept[place]
+                kept.wanted = False
+                kept.news.set()
+
+        self._loop.call_soon_threadsafe(drop)
 
     def let_go(self, *places: str) -> list[str]:
         """Release places; returns what is to be said of those that could not be."""
@@ -334,7 +343,7 @@ class Coordinator:
         while not self._closing:
             session = None
             try:
-                address = proxymanager.get_grpc_address(self.address, default_port=_PORT)
+                address = proxymanager.get_grpc_address(self.address, default_port=DEFAULT_PORT)
                 session = _Session(address, asyncio.get_running_loop(), self.holder, self._changed)
                 await asyncio.wait_for(session.start(), _CONNECT_S)
                 self._session, failed = session, 0
@@ -405,21 +414,32 @@ class Coordinator:
             for name, place in sorted(session.places.items())
         }
 
-    async def _resources(self) -> list[ResourceSeen]:
+    async def _release_for(self, place: str, holder: str) -> None:
+        session = self._there()
+        seen = session.places.get(place)
+        token = seen.reservation if seen is not None else None
+        await self._rpc(session, "ReleasePlace", placename=place, fromuser=holder)
+        if token:
+            with suppress(grpc.RpcError):
+                await self._rpc(session, "CancelReservation", token=token)
+
+    async def _resources(self, place: str = "") -> list[Exported]:
         session = self._there()
         await session.sync_with_coordinator()
+        of = session.places.get(place)
         return [
-            ResourceSeen(
+            Exported(
                 exporter=exporter,
                 group=group_name,
                 cls=resource.cls,
                 name=name,
                 params=dict(resource.params),
-                acquired=resource.acquired or "",
             )
             for exporter, groups in sorted(session.resources.items())
             for group_name, group in sorted(groups.items())
             for name, resource in sorted(group.items())
+            if not place
+            or (of is not None and of.hasmatch((exporter, group_name, resource.cls, name)))
         ]
 
     def _changed(self, place: str, resource: Path4 | None) -> None:
@@ -496,7 +516,7 @@ class Coordinator:
                 await self._news(kept)
             except grpc.RpcError as error:
                 await self._refused(kept, error)
-        while kept.standing.hold is not Hold.WAITING or kept.token:
+        while self._has_something(kept):
             try:
                 await self._release(self._there(), kept)
                 return
@@ -505,6 +525,13 @@ class Coordinator:
             except grpc.RpcError as error:
                 kept.left = self._details(error)
                 return
+
+    def _has_something(self, kept: Kept) -> bool:
+        """Whether there is anything to release: the place, or what is reserved."""
+        if kept.standing.hold is not Hold.WAITING or kept.token:
+            return True
+        seen = self._session.places.get(kept.place) if self._session is not None else None
+        return seen is not None and seen.acquired == self.holder
 
     @staticmethod
     def _details(error: grpc.RpcError) -> str:
