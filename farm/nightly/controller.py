@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -85,6 +85,7 @@ _WORKER = "farm.nightly.worker"
 # What becomes of a place is told so often; an exporter may go on coming and going.
 _TOLD = 50
 _BREAKS_IN_A_ROW = 10
+_LONGEST_PAUSE_S = 30.0
 
 
 def now() -> str:
@@ -183,6 +184,7 @@ class Controller:
         self._kept: dict[str, Kept] = {}
         self._waiting: dict[str, float] = {}
         self._breaks: Counter[str] = Counter()
+        self._not_before: defaultdict[str, float] = defaultdict(float)
         self._kernels = kernels
         self._holes = holes
         self._history = history
@@ -458,9 +460,9 @@ class Controller:
             raise UsageError(f"{seat}: {worker.failed.message}")
         if begun is not None and (found := self._adopted(begun, worker)) is not None:
             self._ended(worker, found.cycle, interrupted=found.interrupted)
-        elif worker.broken and start is not None:
-            self._note(PlaceTold(at=now(), place=seat, what=worker.broken, cell=start.cell))
-            self._view.note(f"{seat}: {cell_text(start.cell)} is run again: {worker.broken}")
+        elif start is not None and (why := self._why_lost(worker)):
+            self._note(PlaceTold(at=now(), place=seat, what=why, cell=start.cell))
+            self._view.note(f"{seat}: {cell_text(start.cell)} is run again: {why}")
         elif start is not None and not self._asked_to_stop:
             why = worker.failed.message if worker.failed else _ending(code)
             log = self._folder / _LOGS / f"{seat}.log"
@@ -487,6 +489,19 @@ class Controller:
         if self._state.trust.get(seat, Trust()).set_aside:
             return "set aside, off"
         return "done, off"
+
+    def _why_lost(self, worker: _Worker) -> str:
+        """Why the place, and no worker, is to blame for an end; empty where it is not.
+
+        One that could not even begin says nothing of its cell: the coordinator was gone, or the
+        place's host was.
+        """
+        if worker.broken or worker.seat not in self._kept or self._asked_to_stop:
+            return worker.broken
+        if self._is_certain(worker) and (worker.begun is not None or worker.failed is None):
+            return ""
+        self._count_break(worker)
+        return worker.broken
 
     def _again(self, seat: str) -> None:
         """Something is open again: other places that share the cells may have let go already."""
@@ -572,7 +587,7 @@ class Controller:
                 waited_s = time.monotonic() - since if since is not None else 0.0
                 if waited_s > _STORE_EVERY_S:
                     self._tell(seat, f"had after {span_text(waited_s)}")
-                if seat not in self._workers:
+                if seat not in self._workers and time.monotonic() >= self._not_before[seat]:
                     self._begin_at_place(seat)
             elif worker is None:
                 self._wait_for(seat, kept)
@@ -611,20 +626,29 @@ class Controller:
     def _break(self, worker: _Worker) -> None:
         """The place is no longer had, or was not for a moment: its worker ends."""
         standing = self._kept[worker.seat].standing
-        worker.broken = standing.why or "the place was lost for a moment, and is had again"
         worker.leaving_since = time.monotonic()
-        self._tell(worker.seat, worker.broken)
-        self._breaks[worker.seat] += 1
-        if self._breaks[worker.seat] >= _BREAKS_IN_A_ROW:
-            self._broken[worker.seat] = (
-                f"the place {worker.seat} was left out, it was lost {_BREAKS_IN_A_ROW} times in a "
-                f"row: {worker.broken}"
-            )
+        self._count_break(worker)
         with suppress(ProcessLookupError):
             if standing.taken_by:
                 worker.process.kill()  # the board is somebody else's
             else:
                 worker.process.send_signal(signal.SIGINT)
+
+    def _count_break(self, worker: _Worker) -> None:
+        seat = worker.seat
+        said = worker.failed.message if worker.failed is not None else ""
+        lost = "the place was lost for a moment, and is had again"
+        worker.broken = self._kept[seat].standing.why or said or lost
+        self._tell(seat, worker.broken)
+        self._breaks[seat] += 1
+        self._not_before[seat] = time.monotonic() + min(
+            _LONGEST_PAUSE_S, 2 ** (self._breaks[seat] - 1) - 1
+        )
+        if self._breaks[seat] >= _BREAKS_IN_A_ROW:
+            self._broken[seat] = (
+                f"the place {seat} was left out, it was lost {_BREAKS_IN_A_ROW} times in a row: "
+                f"{worker.broken}"
+            )
 
     def _give_up(self, seat: str, why: str) -> None:
         self._broken[seat] = why

@@ -12,6 +12,7 @@ import socket
 import socketserver
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,8 @@ class ReplayedBoard:
         self._server = None
         with self._lock:
             for one in self._open:
-                one.close() if one.fileno() < 0 else one.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # it has ended meanwhile
+                    one.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, connection: socket.socket) -> None:
         who = connection.makefile("rb").readline().decode().strip()

@@ -155,7 +155,7 @@ class Night:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with lab() as one:
-        made = Bench(one, 3)
+        made = Bench(one, 2)
         wait_until(lambda: (one.folder / "places.yaml").is_file(), "places are saved", 30)
         time.sleep(16)  # all of them
         yield made
@@ -191,7 +191,7 @@ def test_equal_places_share_the_cells(bench: Bench, tmp_path: Path) -> None:
 def test_every_place_runs_all_cells_if_the_plan_says_so(bench: Bench, tmp_path: Path) -> None:
     night = Night(tmp_path, bench, repeats=1, cells="each")
     account = night.end(night.start())
-    night.check(account, 9)
+    night.check(account, 6)
     assert {one["name"] for one in account["boards"]} == set(bench.boards)
     bench.check_nothing_is_left()
 
