@@ -1,0 +1,130 @@
+"""A night over hosts: network namespaces with sshd, exporter and virtual boards each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts.namespaces import ROOT, Farm
+
+CHANNELS = ("pstorefs", "sahara", "ramdump", "fastboot", "firehose")
+
+PLAN = """\
+name: {name}
+boards:
+  - {{tags: {{board: virtual}}, features: [sahara, fastboot], cells: {cells}}}
+scenarios: [{scenarios}]
+channels: ['{channels}']
+repeats: {repeats}
+flash: none
+retries: 1
+wait: 5m
+"""
+
+
+@dataclass
+class Result:
+    """A night, and what it cost in seconds; ``controller_s`` and ``all_s`` are of CPU."""
+
+    night: dict[str, Any]
+    controller_s: float
+    all_s: float
+    wall_s: float
+
+
+def night(farm: Farm, name: str, *, deadline_s: float, **values: Any) -> Result:
+    folder = farm.folder / name
+    folder.mkdir()
+    plan = {"cells": "shared", "scenarios": "sysrq-c", "channels": "pstorefs", "repeats": 1}
+    (folder / "plan.yaml").write_text(PLAN.format(name=name, **plan | values), encoding="utf-8")
+    farm.run(
+        *(sys.executable, "-m", "tests.hosts.measured", str(folder / "figures.json")),
+        *("farm", "nightly", str(folder / "plan.yaml"), "--out", str(folder / "reports"), "--json"),
+        *("--devices", str(ROOT / "devices")),
+        deadline_s=deadline_s,
+    )
+    account = json.loads((folder / "figures.said").read_text())
+    return Result(account, **json.loads((folder / "figures.json").read_text()))
+
+
+def check(farm: Farm, result: Result, cells: int) -> None:
+    account = result.night
+    assert account["verdict"] == "PASS"
+    assert account["totals"]["PASS"] == cells
+    assert account["holes"] == []
+    assert farm.run("labgrid-client", "who").stdout.split("\n")[1:] == [""]
+    assert farm.run("labgrid-client", "reservations").stdout.strip() == ""
+
+
+def channels_used(farm: Farm, name: str, result: Result) -> dict[str, set[str]]:
+    """Which channels have brought intact records, by place."""
+    (folder,) = (farm.folder / name / "reports" / "nights").glob("*/night.json")
+    used: dict[str, set[str]] = {}
+    for cycle in result.night["cycles"]:
+        run = json.loads((folder.parent / cycle["run"] / "run.json").read_text())
+        found = next(one for one in run["cycles"] if one["number"] == cycle["number"])
+        place = cycle["place"] or cycle["cell"]["board"]
+        used.setdefault(place, set()).update(one["channel"] for one in found["input"]["channels"])
+    return used
+
+
+def say(what: str, result: Result) -> None:
+    cycles = len(result.night["cycles"])
+    print(
+        f"{what}: {cycles} cycles in {result.wall_s:.0f} s; CPU seconds a cycle: controller "
+        f"{result.controller_s / cycles:.3f}, with workers and ssh {result.all_s / cycles:.3f}; "
+        f"in all {result.controller_s:.2f} and {result.all_s:.2f}"
+    )
+
+
+def made(hosts: int, boards: int) -> Iterator[Farm]:
+    with Farm() as farm:
+        farm.add_coordinator()
+        for host in range(1, hosts + 1):
+            names = [f"virtual-h{host}{'abcd'[board]}" for board in range(boards)]
+            farm.add_host(f"h{host}", boards=names)
+        farm.run("farm", "places", "sync", "--write", "--devices", str(ROOT / "devices"))
+        yield farm
+
+
+@pytest.mark.virtual
+def test_a_night_on_two_hosts() -> None:
+    for farm in made(2, 1):
+        result = night(farm, "two", deadline_s=500, channels=",".join(CHANNELS), cells="each")
+        say("two hosts", result)
+        check(farm, result, 2)
+        assert channels_used(farm, "two", result) == {
+            "virtual-h1a": set(CHANNELS),
+            "virtual-h2a": set(CHANNELS),
+        }
+
+
+@pytest.mark.hosts
+def test_a_night_on_four_hosts_and_the_same_work_on_one_board(tmp_path: Path) -> None:
+    for farm in made(4, 2):
+        every = night(farm, "every", deadline_s=1800, channels=",".join(CHANNELS), cells="each")
+        say("eight boards, every channel", every)
+        check(farm, every, 8)
+        used = channels_used(farm, "every", every)
+        assert len(used) == 8
+        assert all(one == set(CHANNELS) for one in used.values())
+        work = {"scenarios": "sysrq-c, lkdtm-panic, lkdtm-bug", "repeats": 8}
+        eight = night(farm, "eight", deadline_s=1800, **work)
+        say("eight boards share", eight)
+        check(farm, eight, 24)
+        others = [name for host in farm.hosts.values() for name in host.boards][1:]
+        for name in others:
+            farm.run("labgrid-client", "-p", name, "set-tags", "board=virtual-2")
+        one = night(farm, "one", deadline_s=3600, **work)
+        say("one board", one)
+        check(farm, one, 24)
+        print(f"speed-up of eight boards on four hosts: {one.wall_s / eight.wall_s:.2f}")
+        for result in (eight, one):
+            assert result.controller_s / 24 <= 0.2
+        assert eight.wall_s < one.wall_s
