@@ -261,13 +261,15 @@ class Controller:
     def _begin(self, seat: str) -> None:
         """Have the bench up and a worker at it."""
         self._view.stage(seat, "opening the bench")
-        lg_env = self._seats[seat].lg_env
+        lg_env, hold = self._seats[seat].lg_env, 0
         try:
             if seat in self._kept:
+                # What is found out after this may be of a later hold, never of an earlier one.
+                hold = self._kept[seat].standing.number
                 lg_env = self._environment_of(seat)
             else:
                 ensure_up(lg_env, lambda: self._note(BenchStarted(at=now(), board=seat)))
-            self._spawn(seat, lg_env)
+            self._spawn(seat, lg_env, hold)
         except BenchError as error:
             if seat in self._kept and error.part == "coordinator":
                 return  # it is waited for
@@ -279,7 +281,9 @@ class Controller:
     def _environment_of(self, seat: str) -> Path:
         """The environment of a place that is had, as its exporters offer it now."""
         assert self._coordinator is not None
-        seen = self._coordinator.places()[seat]
+        seen = self._coordinator.places().get(seat)
+        if seen is None:
+            raise BenchError(f"there is no place {seat} any more", part="coordinator")
         return write_environment(
             seat,
             seen.tags,
@@ -290,11 +294,10 @@ class Controller:
             board=self._seats[seat].board,
         )
 
-    def _spawn(self, seat: str, lg_env: Path) -> None:
+    def _spawn(self, seat: str, lg_env: Path, hold: int) -> None:
         log = (self._folder / _LOGS / f"{seat}.log").open("ab")
         environment = dict(os.environ)
-        kept = self._kept.get(seat)
-        if kept is not None and self._coordinator is not None:
+        if seat in self._kept and self._coordinator is not None:
             # labgrid lets only who has a place use it.
             host, _, user = self._coordinator.holder.partition("/")
             environment |= {"LG_HOSTNAME": host, "LG_USERNAME": user}
@@ -307,8 +310,7 @@ class Controller:
             # Ctrl-C is for the controller, which then tells its workers.
             start_new_session=True,
         )
-        worker = _Worker(seat, process, log)
-        worker.hold = kept.standing.number if kept is not None else 0
+        worker = _Worker(seat, process, log, hold=hold)
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
@@ -582,9 +584,12 @@ class Controller:
                     self._has_ended(worker, worker.withheld)
                 elif standing.hold is Hold.HELD and worker.is_idle:
                     self._assign(worker)
+            if standing.hold is Hold.UNSURE and worker is not None and not worker.broken:
+                since = self._waiting.setdefault(seat, time.monotonic())
+                if time.monotonic() - since > self._plan.wait:
+                    self._break(worker)
             if standing.hold is Hold.HELD:
-                since = self._waiting.pop(seat, None)
-                waited_s = time.monotonic() - since if since is not None else 0.0
+                waited_s = time.monotonic() - self._waiting.pop(seat, time.monotonic())
                 if waited_s > _STORE_EVERY_S:
                     self._tell(seat, f"had after {span_text(waited_s)}")
                 if seat not in self._workers and time.monotonic() >= self._not_before[seat]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.namespaces import ROOT, Farm
+from tests.hosts.namespaces import Farm
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CHANNELS = ("pstorefs", "sahara", "ramdump", "fastboot", "firehose")
 
@@ -106,7 +108,7 @@ def test_a_night_on_two_hosts() -> None:
 
 
 @pytest.mark.hosts
-def test_a_night_on_four_hosts_and_the_same_work_on_one_board(tmp_path: Path) -> None:
+def test_a_night_on_four_hosts_and_the_same_work_on_one_board() -> None:
     for farm in made(4, 2):
         every = night(farm, "every", deadline_s=1800, channels=",".join(CHANNELS), cells="each")
         say("eight boards, every channel", every)
