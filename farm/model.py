@@ -446,7 +446,9 @@ class NightPlace(Frozen):
     name: str
     board: str = Field(description="whose cells are run there")
     set_aside: str = ""
-    told: tuple[str, ...] = Field(default=(), description="taken by whom, lost, left out; in order")
+    told: tuple[str, ...] = Field(
+        default=(), description="when (UTC) it was taken by whom, lost, left out"
+    )
 
 
 class NightCycle(Frozen):

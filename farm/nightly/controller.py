@@ -86,6 +86,7 @@ _WORKER = "farm.nightly.worker"
 _TOLD = 50
 _BREAKS_IN_A_ROW = 10
 _LONGEST_PAUSE_S = 30.0
+_WORTH_TELLING_S = 3.0
 
 
 def now() -> str:
@@ -590,7 +591,7 @@ class Controller:
                     self._break(worker)
             if standing.hold is Hold.HELD:
                 waited_s = time.monotonic() - self._waiting.pop(seat, time.monotonic())
-                if waited_s > _STORE_EVERY_S:
+                if waited_s > _WORTH_TELLING_S:
                     self._tell(seat, f"had after {span_text(waited_s)}")
                 if seat not in self._workers and time.monotonic() >= self._not_before[seat]:
                     self._begin_at_place(seat)
@@ -608,9 +609,10 @@ class Controller:
         """Wait for a place as long as the plan says, and while there is anything to do there."""
         since = self._waiting.setdefault(seat, time.monotonic())
         why = kept.standing.why
-        if self._view.waits(seat, why):
-            self._tell(seat, why)
+        self._view.waits(seat, why)
         waited_s = time.monotonic() - since
+        if waited_s > _WORTH_TELLING_S:
+            self._tell(seat, why)
         if waited_s > self._plan.wait:
             self._give_up(
                 seat,
@@ -675,7 +677,7 @@ class Controller:
     def _tell(self, seat: str, what: str) -> None:
         """Keep what became of a place for the report."""
         told = self._state.told.get(seat, [])
-        if len(told) < _TOLD and told[-1:] != [what]:
+        if len(told) < _TOLD and (not told or told[-1][1] != what):
             self._note(PlaceTold(at=now(), place=seat, what=what))
 
     def _release_all(self) -> None:
@@ -750,7 +752,9 @@ class Controller:
                     name=seat.name,
                     board=seat.board,
                     set_aside=self._state.trust.get(seat.name, Trust()).set_aside,
-                    told=tuple(self._state.told.get(seat.name, ())),
+                    told=tuple(
+                        f"{at[11:19]} {what}" for at, what in self._state.told.get(seat.name, ())
+                    ),
                 )
                 for seat in self._seats.values()
                 if seat.is_place

@@ -120,16 +120,15 @@ class LiveView:
             self._line(f"{board}: {why}")
         self.refresh()
 
-    def waits(self, seat: str, why: str) -> bool:
-        """Say what a place is waited for; returns whether that is news."""
+    def waits(self, seat: str, why: str) -> None:
+        """Say what a place is waited for."""
         row = self._rows[seat]
         if (row.doing, row.stage) == ("waiting", why):
-            return False
+            return
         row.doing, row.stage, row.since = "waiting", why, time.monotonic()
         if self._plain:
             self._line(f"{seat}: waiting: {why}")
         self.refresh()
-        return True
 
     def note(self, text: str) -> None:
         """Say something that is to stay in sight."""

@@ -49,7 +49,7 @@ class NightState:
     runs: dict[str, None] = field(default_factory=dict)
     last_kernel: dict[str, str] = field(default_factory=dict)
     places: dict[str, StoredPlace] = field(default_factory=dict)
-    told: dict[str, list[str]] = field(default_factory=dict)
+    told: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     closed: Closed | None = None
     last_at: str = ""
     _spent_s: float = 0.0
@@ -86,7 +86,9 @@ class NightState:
                 self.deaths[entry.cell] += 1
                 self.why_died[entry.cell] = entry.why
             case PlaceTold():
-                self.told.setdefault(entry.place, []).append(entry.what)
+                told = self.told.setdefault(entry.place, [])
+                if not told or told[-1][1] != entry.what:
+                    told.append((entry.at, entry.what))
                 if entry.cell is not None:
                     self.begun.pop(entry.place, None)
             case Closed():
