@@ -6,9 +6,26 @@ failed is 3. A failing kernel is not an error but a verdict, and ends with 1.
 
 from __future__ import annotations
 
+import re
+
+# A password in an address, and what is called like one in a query or a connection string.
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
+_NAMED_SECRET = re.compile(
+    r"(?i)\b((?:[\w.-]*_)?(?:password|passwd|pwd|pass|token|secret|api_?key|auth)=)[^\s&'\"]+"
+)
+
+
+def masked(text: str) -> str:
+    """``text`` without the passwords of addresses in it, as power switches and databases have them.
+
+    What is stored or shown of a command line or an error goes through this.
+    """
+    return _NAMED_SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+
 
 def _plain(text: str) -> str:
     """Show what a terminal would act on as its number: many errors quote what a board said."""
+    text = masked(text)
     return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
 
 

@@ -15,8 +15,8 @@ from labgrid.driver.common import Driver
 from labgrid.factory import target_factory
 
 from farm.bench.shell import BoardShell
-from farm.bench.usb import DeviceLostError, Progress, ReadBack, UsbBoot
-from farm.errors import BenchError, FormatError, UsageError
+from farm.bench.usb import AgentLostError, DeviceLostError, Progress, ReadBack, UsbBoot
+from farm.errors import BenchError, DeadlineError, FormatError, UsageError
 from farm.qualcomm.hexdump import parse_hexdump
 from farm.qualcomm.identity import Mode
 
@@ -24,6 +24,7 @@ _READ_DEADLINE_S = 120.0
 # The longest without a byte.
 _STEP_DEADLINE_S = 60.0
 _BACK_DEADLINE_S = 10.0
+_HOST_BACK_DEADLINE_S = 60.0
 _FLASH_DEADLINE_S = 300.0
 _SHORT_DEADLINE_S = 20.0
 _SHELL_DEADLINE_S = 10.0
@@ -52,18 +53,22 @@ class CrashMode(Driver):  # type: ignore[misc]  # labgrid has no types
     def dump(self, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Dump every region into ``folder``, or go on with it; raises BenchError.
 
-        A device that vanishes and comes back is gone on with.
+        A device that vanishes and comes back is gone on with, and so is a host that does.
         """
         in_vain = 0
         while True:
             before = _done_bytes(folder)
             try:
                 return self.usb.dump(folder, _STEP_DEADLINE_S, progress)  # type: ignore[no-any-return]
-            except DeviceLostError:
+            except (DeviceLostError, AgentLostError, DeadlineError) as error:
+                if not self.usb.host and not isinstance(error, DeviceLostError):
+                    raise
                 # It may come back under another address, and may have done so before.
                 in_vain = 0 if _done_bytes(folder) > before else in_vain + 1
                 if in_vain > 1:
                     raise
+                if not isinstance(error, DeviceLostError):
+                    self.usb.wait_for_host(_HOST_BACK_DEADLINE_S)
                 self.usb.wait_for(
                     frozenset({Mode.CRASH}), _BACK_DEADLINE_S, "crash mode, to go on with the dump"
                 )

@@ -234,6 +234,9 @@ class PanicFarmStrategy(Strategy):  # type: ignore[misc]  # labgrid has no types
         self.unfinished = folder
         said: dict[str, Any] = self.driver("crash").dump(folder, self.progress)
         self.unfinished = None
+        # A dump outlives the connection to its host; the console hangs on the same, and a board in
+        # crash mode has nothing to say meanwhile.
+        self._listen()
         return said
 
     def _to_mode(self, wanted: Status, before: Status) -> None:

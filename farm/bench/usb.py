@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ _POLL_S = 0.1
 _CALL_DEADLINE_S = 60.0
 _LIST_DEADLINE_S = 10.0
 _NEWS_S = 0.5
+_BEGIN_DEADLINE_S = 60.0
+_AGAIN_S = 1.0
 # How long a reset takes to show on the bus, at most.
 _RESET_S = 5.0
 _ATTEMPTS = 4
@@ -124,7 +127,7 @@ class DeviceLostError(BenchError):
     """The board's device vanished in the middle of a step."""
 
 
-class _AgentLostError(BenchError):
+class AgentLostError(BenchError):
     """The agent ended without an answer; what it was told may have been done, or not."""
 
 
@@ -152,8 +155,13 @@ def _unpacked(piece: list[Any]) -> bytes:
     if kind == "zeros":
         return bytes(size)
     data = base64.b64decode(piece[2])
-    if kind != "base64" or len(data) != size:
-        raise BenchError(f"the agent handed out {len(data)} bytes for {size}", part="usb")
+    if kind == "zlib":
+        # No more than was promised, whatever is in it.
+        data = zlib.decompressobj().decompress(data, size + 1)
+    elif kind != "base64":
+        raise BenchError(f"the agent handed out a piece of the kind {kind!r}", part=PART)
+    if len(data) != size:
+        raise BenchError(f"the agent handed out {len(data)} bytes for {size}", part=PART)
     return data
 
 
@@ -229,6 +237,8 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
 
     @property
     def _board(self) -> str:
+        if self.target.env is None:
+            return ""
         config = self.target.env.config
         return str(config.get_target_option(self.target.name, "board", default=""))
 
@@ -254,7 +264,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             attempts -= 1
             try:
                 return self._call_once(name, arguments, max(0.1, end - time.monotonic()))
-            except _AgentLostError:
+            except AgentLostError:
                 if attempts <= 0 or time.monotonic() >= end:
                     raise
 
@@ -284,7 +294,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if error is not None:
             self._drop_agent()
             if isinstance(error, json.JSONDecodeError | OSError):
-                raise _AgentLostError(
+                raise AgentLostError(
                     f"{self.describe()}: the agent ended during {name.replace('_', ' ')}",
                     part=PART,
                     next_step="Is the host of the USB cable there?" if self.host else "",
@@ -346,7 +356,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
             try:
                 self._call("begin", name, *arguments, attempts=1)
                 return self._follow(name, deadline_s, progress, take)
-            except _AgentLostError:
+            except AgentLostError:
                 if attempts <= 0 or took:
                     raise
 
@@ -400,7 +410,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         if self.host:
             checked(self.host)
         try:
-            self._agent = AgentWrapper(self.host or None)
+            self._agent = self._begun()
         except (OSError, subprocess.SubprocessError) as error:
             raise BenchError(
                 f"{self.describe()}: the agent does not start: {error}",
@@ -432,6 +442,41 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
                 next_step="The host of the USB cable needs python3 (3.11 or later) and pyusb.",
             ) from error
         self._proxy = ModuleProxy(self._agent, "usb_agent")
+
+    def _begun(self) -> Any:
+        """A new agent; one on a host that says nothing any more is not waited for."""
+        if not self.host:
+            return AgentWrapper(None)
+        begun: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                begun.put((AgentWrapper(self.host), None))
+            except Exception as error:  # what ssh or rsync say
+                begun.put((None, error))
+
+        threading.Thread(target=run, name="usb-agent", daemon=True).start()
+        try:
+            agent, error = begun.get(timeout=_BEGIN_DEADLINE_S)
+        except queue.Empty:
+            raise DeadlineError(
+                f"{self.describe()}: the agent's start", part=PART, deadline_s=_BEGIN_DEADLINE_S
+            ) from None
+        if error is not None:
+            raise error
+        return agent
+
+    def wait_for_host(self, deadline_s: float) -> None:
+        """Wait until an agent runs on the cable's host again; raises BenchError, the last one."""
+        end = time.monotonic() + deadline_s
+        while True:
+            try:
+                self.find()
+                return
+            except BenchError:
+                if time.monotonic() > end:
+                    raise
+                threading.Event().wait(_AGAIN_S)
 
     def describe(self) -> str:
         """The board, in an error's words."""
@@ -559,7 +604,7 @@ class UsbBoot(Driver):  # type: ignore[misc]  # labgrid has no types
         try:
             self.call(name, *arguments, deadline_s=deadline_s, attempts=1)
             return
-        except _AgentLostError:
+        except AgentLostError:
             end = time.monotonic() + _RESET_S
             while before is not None and time.monotonic() < end:
                 now = self.find()

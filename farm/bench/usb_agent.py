@@ -6,7 +6,9 @@ Every function takes and returns JSON values; an error of the farm comes back as
 at any time. An agent that loses its host ends at once, and the programs that it runs with it.
 
 Bulk data goes to a file here, or, when no file is named, comes out of ``poll`` in pieces
-``[encoding, size, text]``; the encodings are ``base64`` and, without a text, ``zeros``.
+``[encoding, size, text]``: ``zeros`` without a text, ``base64``, or ``zlib`` in base64. Zero pages
+are never sent; the rest is compressed as long as pieces wait for the host, for then the link is
+what is slow.
 """
 
 import base64
@@ -22,6 +24,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,16 @@ _TOOL_FOLDER = "farm-usb-tool-"
 _WORDS = 200
 # So much may wait for a host that is slower than the board.
 _WAITING_PIECES = 8
+_ZEROS = bytes(1 << 12)
+# A shorter run of zero pages costs more as a piece of its own than it saves.
+_RUN_BYTES = 1 << 16
+# What does not shrink to this is not tried again for so many pieces.
+_WORTH = 0.9
+_NOT_WORTH_PIECES = 16
+# A host asks twice a second; one that has not for so long is lost, even if ssh has not noticed.
+_FORGOTTEN_S = 30.0
+# The farm's modules were sent along: whoever sent them is on another host.
+_ELSEWHERE = "_package" in globals()
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -107,6 +120,25 @@ def _answering(function):
     return call
 
 
+def _runs(raw):
+    """``(start, end, whether all are zeros)`` of bytes, for the longer runs of zero pages."""
+    page = len(_ZEROS)
+    start = at = 0
+    while at < len(raw):
+        zeros = at
+        while zeros < len(raw) and raw[zeros : zeros + page] == _ZEROS[: len(raw) - zeros]:
+            zeros += page
+        zeros = min(zeros, len(raw))
+        if zeros - at >= min(_RUN_BYTES, len(raw)):
+            if start < at:
+                yield start, at, False
+            yield at, zeros, True
+            start = zeros
+        at = max(zeros, at + page)
+    if start < len(raw):
+        yield start, len(raw), False
+
+
 class _Job:
     """A long call in a thread: what it has moved, what it hands out, and its end."""
 
@@ -116,6 +148,9 @@ class _Job:
         self.ended: dict[str, Any] | None = None
         self._pieces: queue.Queue[list[Any]] = queue.Queue(_WAITING_PIECES)
         self._news = threading.Event()
+        self._plain_for = 0
+        self._asked = time.monotonic()
+        self._over = threading.Event()
 
         def run():
             try:
@@ -125,6 +160,14 @@ class _Job:
             self._news.set()
 
         threading.Thread(target=run, name="job", daemon=True).start()
+        if _ELSEWHERE:
+            threading.Thread(target=self._mind_the_host, name="host", daemon=True).start()
+
+    def _mind_the_host(self):
+        """End the agent when its host is gone: the board's device is wanted by the next one."""
+        while not self._over.wait(1.0):
+            if time.monotonic() - self._asked > _FORGOTTEN_S:
+                os._exit(1)
 
     def moved(self, done, total, words=""):
         """Say how far it is."""
@@ -133,15 +176,24 @@ class _Job:
     def hand_out(self, data):
         """Give a piece to the host; waits while it has enough of them."""
         raw = bytes(data)
-        if raw.count(0) == len(raw):
-            piece = ["zeros", len(raw)]
-        else:
-            piece = ["base64", len(raw), base64.b64encode(raw).decode()]
-        self._pieces.put(piece)
-        self._news.set()
+        for start, end, zero in _runs(raw):
+            piece = ["zeros", end - start] if zero else self._packed(raw[start:end])
+            self._pieces.put(piece)
+            self._news.set()
+
+    def _packed(self, raw):
+        if self._plain_for:
+            self._plain_for -= 1
+        elif not self._pieces.empty():
+            small = zlib.compress(raw, 1)
+            if len(small) < _WORTH * len(raw):
+                return ["zlib", len(raw), base64.b64encode(small).decode()]
+            self._plain_for = _NOT_WORTH_PIECES
+        return ["base64", len(raw), base64.b64encode(raw).decode()]
 
     def poll(self, wait_s):
         """What is new, after at most ``wait_s``."""
+        self._asked = time.monotonic()
         self._news.wait(wait_s)
         self._news.clear()
         ended = self.ended
@@ -151,6 +203,7 @@ class _Job:
         if ended is not None:
             # Whoever asks again finds the end again.
             self._news.set()
+            self._over.set()
         return {
             "done": self.done,
             "total": self.total,

@@ -105,7 +105,7 @@ def environment_of(
     file = device_file(_name(place, "the place"), tags, devices)
     target = read_target(file)
     host, group = _where(resources)
-    names = {"board": _name(group, f"place {place}: the group")} if group else {}
+    names = {"board": _name(group, f"place {place}: the group")} if host else {}
 
     def there(words: Iterable[str]) -> list[str]:
         words = list(words)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from farm.errors import UsageError
+from farm.errors import UsageError, masked
 
 
 def nightly(
@@ -38,6 +38,14 @@ def nightly(
     devices: Annotated[
         Path, typer.Option(help="The descriptions of the boards that places name.")
     ] = Path("devices"),
+    only_below: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For a plan that is not yours: it may name environments and images below DIR "
+            "only, and no patches, so that it runs nothing of its own here.",
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -102,9 +110,13 @@ def nightly(
     # labgrid, numpy and the database take their time to load: `--help` must not wait for them.
     from farm.judge.totals import exit_code
     from farm.nightly.controller import exit_verdict
+    from farm.nightly.foreign import check_foreign
     from farm.nightly.night import Options, preview, work
+    from farm.nightly.plan import read_plan
     from farm.nightly.summary import print_night, print_preview
 
+    if only_below is not None:
+        check_foreign(read_plan(plan), only_below)
     options = Options(
         plan=plan,
         out=out,
@@ -112,7 +124,7 @@ def nightly(
         resume=resume,
         new=new,
         quiet=quiet,
-        command=("farm", *sys.argv[1:]),
+        command=("farm", *map(masked, sys.argv[1:])),
         coordinator=coordinator,
         devices=devices,
     )

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from farm import __version__
+from farm.errors import masked
 from farm.judge.judge import judge
 from farm.judge.run_folder import INPUT_NAME, RESULT_NAME, RUN_NAME, reader_for
 from farm.judge.totals import summarise
@@ -39,7 +40,7 @@ class Ledger:
         self.board = board
         self.virtual = virtual
         self._lg_env = lg_env
-        self._command = command
+        self._command = tuple(map(masked, command))
         self._planned_cycles = planned_cycles
         self._on_verdict = on_verdict
         self._started = timestamp()
