@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from farm.errors import BenchError
+from farm.hosts.coordinator import Coordinator
 from tests.hosts.labgrid_processes import Lab, lab, wait_until
 from tests.hosts.replayed_boards import ReplayedBoard
 
@@ -152,6 +154,15 @@ class Night:
         assert not any(one["set_aside"] for one in night["places"])
 
 
+def may_acquire(who: Coordinator, place: str) -> bool:
+    """Acquire the place, unless it is somebody else's or reserved."""
+    try:
+        who.call("AcquirePlace", placename=place)
+    except BenchError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with lab() as one:
@@ -242,15 +253,19 @@ def test_two_controllers_want_the_same_boards(bench: Bench, tmp_path: Path) -> N
     """And a person, who has one now and then."""
     nights = [Night(tmp_path / str(one), bench, repeats=12, wait="120s") for one in range(2)]
     rng = random.Random(f"{SEED} two")
-    processes = [one.start() for one in nights]
-    taken = 0
-    while taken < TIMES and any(one.poll() is None for one in processes):
-        place = rng.choice(list(bench.boards))
-        free = place not in bench.who()
-        if free and bench.lab.client("-p", place, "acquire", check=False):
-            taken += 1
+    tried = taken = 0
+    with Coordinator(bench.lab.address) as somebody:
+        processes = [one.start() for one in nights]
+        while any(one.poll() is None for one in processes):
+            place = rng.choice(list(bench.boards))
+            tried += 1
+            if may_acquire(somebody, place):
+                taken += 1
+                time.sleep(rng.uniform(0.0, 0.5))
+                somebody.call("ReleasePlace", placename=place)
             time.sleep(rng.uniform(0.0, 0.5))
-            bench.lab.client("-p", place, "release")
+    assert taken
+    assert tried >= TIMES
     for one, process in zip(nights, processes, strict=True):
         one.check(one.end(process), 36)
     bench.check_nothing_is_left()
@@ -308,14 +323,20 @@ def test_ctrl_c_releases_everything(bench: Bench, tmp_path: Path) -> None:
     bench.check_nothing_is_left()
 
 
-def test_a_place_that_is_taken_away_is_left_at_once(bench: Bench, tmp_path: Path) -> None:
-    night = Night(tmp_path, bench, repeats=20)
-    process = night.start()
-    night.at_work(process)
-    place = next(iter(bench.who()))
-    bench.lab.client("-p", place, "release", "--kick", user="bob")
-    bench.lab.client("-p", place, "acquire", user="bob")
-    night.check(night.end(process), 60)
+def test_a_place_that_is_taken_away_is_left_at_once(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LG_USERNAME", "bob")
+    monkeypatch.setenv("LG_HOSTNAME", "bob-desk")
+    with Coordinator(bench.lab.address) as bob:
+        night = Night(tmp_path, bench, repeats=40)
+        process = night.start(LG_USERNAME="alice", LG_HOSTNAME="lab")
+        night.at_work(process)
+        place = night.entries("begun")[-1]["place"]
+        # labgrid's client takes a second or more to start.
+        bob.call("ReleasePlace", placename=place)
+        wait_until(lambda: may_acquire(bob, place), "bob has it")
+        night.check(night.end(process), 120)
     assert bench.who() == {place: "bob-desk/bob"}
     bench.lab.client("-p", place, "release", user="bob")
     bench.check_nothing_is_left()
