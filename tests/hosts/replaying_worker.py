@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,17 @@ def controller() -> None:
     """`farm` whose workers are these; for `python -m tests.hosts.replaying_worker farm ...`."""
     from farm.cli import main as farm
     from farm.nightly import controller as module
+    from farm.nightly import night
 
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + shift
+
+    shift = timedelta(seconds=float(os.environ.get("SHIFT_S", "0")))
+    # A controller on a host whose clock is wrong.
+    for one in (module, night):
+        vars(one)["datetime"] = Shifted
     module._WORKER = "tests.hosts.replaying_worker"
     sys.argv = sys.argv[1:]
     farm()

@@ -1,7 +1,8 @@
 """Nights on places, with the faults that many hosts bring, at random moments that a seed decides.
 
 labgrid's own coordinator and exporters; the boards replay a console, and know when two work on one.
-Whatever happens: every cell has one cycle that counts, none is a FAIL, nothing is left locked.
+Whatever happens: every cell has one cycle that counts, none is a FAIL, nothing is left locked. The
+clocks of coordinator, exporters and controller are minutes apart all the while.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.hosts.replayed_boards import ReplayedBoard
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("PANIC_FARM_FAULT_SEED", "1"))
 TIMES = 10
+SHIFT_S = 420.0
 
 PLAN = """\
 name: {name}
@@ -165,8 +167,8 @@ def may_acquire(who: Coordinator, place: str) -> bool:
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    with lab() as one:
-        made = Bench(one, 2)
+    with lab(shift_s=SHIFT_S) as one:
+        made = Bench(one, 2, shift_s=-SHIFT_S)
         wait_until(lambda: (one.folder / "places.yaml").is_file(), "places are saved", 30)
         time.sleep(16)  # all of them
         yield made
@@ -235,9 +237,11 @@ def test_a_host_dies_in_a_cycle_and_comes_back_with_other_numbers(
 def test_a_controller_is_killed_and_another_takes_over(bench: Bench, tmp_path: Path) -> None:
     night = Night(tmp_path, bench, repeats=40)
     rng = random.Random(f"{SEED} controller")
+    began = time.monotonic()
     for number in range(TIMES):
         # Every second one is on another host, as far as the coordinator can tell.
-        process = night.start(LG_HOSTNAME=f"host{number % 2}")
+        shift_s = (number % 2) * 2 * SHIFT_S
+        process = night.start(LG_HOSTNAME=f"host{number % 2}", SHIFT_S=str(shift_s))
         night.at_work(process)
         time.sleep(rng.uniform(0.0, 1.0))
         process.kill()
@@ -246,6 +250,8 @@ def test_a_controller_is_killed_and_another_takes_over(bench: Bench, tmp_path: P
     account = night.end(night.start(LG_HOSTNAME="host0"))
     night.check(account, 120)
     assert len(night.entries("opened")) == TIMES + 1
+    # What was worked is told by each controller's own clock.
+    assert account["wall_s"] < time.monotonic() - began + 1
     bench.check_nothing_is_left()
 
 
