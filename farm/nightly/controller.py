@@ -528,11 +528,13 @@ class Controller:
             return True
         if said.verdict is Verdict.PASS and not said.interrupted:
             return True  # what was proven is proven, whoever came between
-        if not worker.broken and self._kept[worker.seat].standing.hold is Hold.UNSURE:
+        if worker.broken:
+            return False  # it has been told to end
+        if self._kept[worker.seat].standing.hold is Hold.UNSURE:
             worker.withheld = said
             self._view.stage(worker.seat, self._kept[worker.seat].standing.why)
-            return False
-        self._break(worker)
+        else:
+            self._break(worker)
         return False
 
     def _has_ended(self, worker: _Worker, said: Ended) -> None:
