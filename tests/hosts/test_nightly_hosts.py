@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.namespaces import Farm
+from tests.hosts.namespaces import ADDRESS, COORDINATOR, Farm, ask_to_end, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +110,53 @@ def test_a_night_on_two_hosts() -> None:
             "virtual-h1a": set(CHANNELS),
             "virtual-h2a": set(CHANNELS),
         }
+
+
+@pytest.mark.hosts
+def test_a_night_in_which_host_coordinator_and_controller_die() -> None:
+    for farm in made(2, 1):
+        folder = farm.folder / "all"
+        folder.mkdir()
+        values = {"cells": "shared", "scenarios": "sysrq-c", "channels": "pstorefs,sahara"}
+        (folder / "plan.yaml").write_text(PLAN.format(name="all", repeats=10, **values))
+        command = ("farm", "nightly", str(folder / "plan.yaml"), "--out", str(folder / "reports"))
+        options = ("--devices", str(ROOT / "devices"), "--json")
+
+        def journal(kind: str, place: str = "") -> int:
+            text = "".join(one.read_text() for one in folder.glob("reports/nights/*/journal.jsonl"))  # noqa: B023
+            lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+            return sum(one["entry"] == kind and place in (one.get("place"), "") for one in lines)
+
+        def at_work(place: str = "") -> None:
+            known = journal("begun", place)
+            wait_until(lambda: journal("begun", place) > known, "a cycle begins", 180)
+
+        wait_until((farm.hosts[COORDINATOR].folder / "places.yaml").is_file, "places are saved", 60)
+        time.sleep(16)
+        process = farm.start(*command, *options, log=folder / "log")
+        at_work("virtual-h1a")
+        farm.hosts["h1"].kill()
+        at_work("virtual-h2a")
+        farm.add_host("h1", boards=["virtual-h1a"])
+        at_work("virtual-h1a")
+        coordinator = farm.hosts[COORDINATOR]
+        assert coordinator.exporter is not None
+        ask_to_end(coordinator.exporter, signal.SIGKILL)
+        coordinator.exporter.wait(10)
+        coordinator.exporter = coordinator.start(
+            "labgrid-coordinator", "-l", ADDRESS, log="coordinator.log"
+        )
+        at_work()
+        ask_to_end(process, signal.SIGKILL)
+        process.wait(10)
+        assert "virtual-h" in farm.run("labgrid-client", "who").stdout
+        last = farm.run(*command, *options, deadline_s=900)
+        account = json.loads(last.stdout)
+        for place in account["places"]:
+            print(place["name"], *place["told"], sep="\n  ")
+        check(farm, Result(account, 0, 0, 0, 0), 10)
+        tried = [(one["cell"]["repeat"], one["attempt"]) for one in account["cycles"]]
+        assert len(tried) == len(set(tried))
 
 
 @pytest.mark.hosts
