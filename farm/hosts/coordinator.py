@@ -27,7 +27,7 @@ from labgrid.remote.generated.labgrid_coordinator_pb2_grpc import CoordinatorStu
 from labgrid.util.proxy import proxymanager
 
 from farm.bench.coordinator import DEFAULT_PORT, CheckedSession
-from farm.errors import BenchError, DeadlineError
+from farm.errors import BenchError, DeadlineError, FarmError
 from farm.hosts.environment import Exported
 
 __all__ = ["Coordinator", "Hold", "Kept", "PlaceSeen", "Standing"]
@@ -182,6 +182,8 @@ class Kept:
 
     def say(self, why: str, taken_by: str = "") -> None:
         """Say that the place is waited for, and what for."""
+        # Names come from other hosts, and go to terminals.
+        why, taken_by = (FarmError(words).message for words in (why, taken_by))
         self.standing = replace(self.standing, hold=Hold.WAITING, why=why, taken_by=taken_by)
 
     def have(self, *, anew: bool) -> None:
