@@ -13,7 +13,9 @@ Several boards work side by side, each in a process of its own and with a run of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="reports",
         metavar="DIR",
         help="where the run's folder is made (default: reports)",
+    )
+    group.addoption(
+        "--farm-place",
+        default=os.environ.get("LG_PLACE", ""),
+        metavar="NAME",
+        help="instead of --lg-env: the place of a coordinator (--lg-coordinator) that the board "
+        "hangs at; acquired for the session",
+    )
+    group.addoption(
+        "--farm-devices",
+        default="devices",
+        metavar="DIR",
+        help="where the board of a place is described (default: devices)",
     )
 
 
@@ -99,15 +114,25 @@ def farm_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """The run that all panics of this pytest session belong to."""
     # Not at the top: every pytest in this environment loads the plugin, few of them use it.
     from farm.export import write_run_exports
+    from farm.hosts.place import ENVIRONMENTS, acquired
     from farm.report.files import write_reports
     from farm.run import session as runs
     from farm.run.progress import RunProgress
 
     lg_env = request.config.getoption("lg_env")
-    if not lg_env:
-        raise pytest.UsageError("this test panics a board: name it with --lg-env FILE")
+    place = request.config.getoption("farm_place")
+    coordinator = request.config.getoption("lg_coordinator") or ""
+    if not lg_env and not place:
+        raise pytest.UsageError(
+            "this test panics a board: name it with --lg-env FILE or --farm-place NAME"
+        )
+    if coordinator:
+        os.environ["LG_COORDINATOR"] = coordinator
     out = Path(request.config.getoption("farm_out"))
-    with RunProgress(0, quiet=True) as progress:
+    with RunProgress(0, quiet=True) as progress, ExitStack() as held:
+        if not lg_env:
+            devices = Path(request.config.getoption("farm_devices"))
+            lg_env = held.enter_context(acquired(place, devices, out / ENVIRONMENTS, coordinator))
         session = runs.Session(
             Path(lg_env),
             out,

@@ -20,7 +20,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    on_board = bool(config.getoption("lg_env"))
+    on_board = bool(config.getoption("lg_env") or config.getoption("farm_place"))
     asked = config.getoption("markexpr") or ""
     keep: list[pytest.Item] = []
     drop: list[pytest.Item] = []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["main", "register"]
 
 # Every client of labgrid's knows it, and takes what it does not know for an error.
 _AS = "RemoteAndroidUSBFastboot"
+_SER2NET_STARTS_S = 0.5
 
 
 @attr.s(eq=False)
@@ -70,10 +72,45 @@ class BoardUsbExport(exporter.ResourceExport):  # type: ignore[misc]  # as above
         }
 
 
+@attr.s(eq=False)
+class SerialExport(exporter.SerialPortExport):  # type: ignore[misc]  # as above
+    """labgrid's, whose ser2net listens on every interface; isolated, on loopback only."""
+
+    def _get_params(self) -> dict[str, Any]:
+        params: dict[str, Any] = super()._get_params()
+        if self.proxy_required:
+            params["host"] = "localhost"
+        return params
+
+    def _start(self, start_params: dict[str, Any]) -> None:
+        if not self.proxy_required:
+            super()._start(start_params)
+            return
+        # labgrid's own command line, with an address before the port; ser2net 4.2 or later.
+        self.port = exporter.get_free_port()
+        connector = f"serialdev(nouucplock=true),{start_params['path']},{self.local.speed}n81,local"
+        lines = (
+            f"connection: &con01#  accepter: telnet(rfc2217,mode=server),tcp,localhost,{self.port}",
+            f"  connector: {connector}",
+            "  options:",
+            "    max-connections: 10",
+        )
+        command = [self.ser2net_bin, "-d", "-n"]
+        for line in lines:
+            command += ["-Y", line]
+        self.child = subprocess.Popen(command)
+        try:
+            self.child.wait(timeout=_SER2NET_STARTS_S)
+        except subprocess.TimeoutExpired:
+            return
+        raise exporter.ExporterError(f"ser2net for {start_params['path']} ended at once")
+
+
 def register() -> None:
     """Add what this farm exports to labgrid's list."""
     exporter.exports["QualcommUSBDevice"] = QualcommUSBExport
     exporter.exports["BoardUsb"] = BoardUsbExport
+    exporter.exports["USBSerialPort"] = exporter.exports["RawSerialPort"] = SerialExport
 
 
 def _hostname(arguments: list[str]) -> str:

@@ -369,12 +369,22 @@ class Farm:
     def add_coordinator(self) -> Host:
         """A host with labgrid's coordinator, which listens on its loopback only."""
         host = self._add(COORDINATOR)
-        host.exporter = host.start("labgrid-coordinator", "-l", ADDRESS, log="coordinator.log")
-        wait_until(
-            lambda: "listening on" in (host.folder / "coordinator.log").read_text(),
-            "the coordinator's start",
-        )
+        self._start_coordinator(host)
         return host
+
+    def _start_coordinator(self, host: Host) -> None:
+        log = host.folder / "coordinator.log"
+        log.write_text("")
+        host.exporter = host.start("labgrid-coordinator", "-l", ADDRESS, log=log.name)
+        wait_until(lambda: "listening on" in log.read_text(), "the coordinator's start")
+
+    def restart_coordinator(self) -> None:
+        """Kill the coordinator, and start it again on what it has saved."""
+        host = self.hosts[COORDINATOR]
+        assert host.exporter is not None
+        ask_to_end(host.exporter)
+        host.exporter.wait(30)
+        self._start_coordinator(host)
 
     def add_host(
         self, name: str, boards: Sequence[str] = (), *, more: str = "", wait: bool = True

@@ -335,3 +335,26 @@ def test_a_piece_that_swells_is_refused() -> None:
         _unpacked(["zlib", 1024, bomb])
     with pytest.raises(BenchError, match="kind 'lzma'"):
         _unpacked(["lzma", 1, "AA=="])
+
+
+def test_an_isolated_exporters_serial_port_listens_on_loopback_only(tmp_path: Path) -> None:
+    from farm.hosts.labgrid_exporter import SerialExport
+
+    program, told = tmp_path / "ser2net", tmp_path / "told"
+    program.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {told}.new\nmv {told}.new {told}\nsleep 60\n"
+    )
+    program.chmod(0o755)
+    make: Any = SerialExport
+    config = {"cls": "RawSerialPort", "params": {"port": "/dev/ttyS0"}, "avail": False}
+    one = make(config, host="h1", proxy="h1", proxy_required=True)
+    one.ser2net_bin = str(program)
+    one.start()
+    try:
+        end = time.monotonic() + 10
+        while not told.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert f"tcp,localhost,{one.port}\n" in told.read_text()
+        assert one._get_params()["host"] == "localhost"
+    finally:
+        one.stop()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.hosts.namespaces import Farm, Host
+from tests.hosts.namespaces import Farm, Host, ask_to_end, wait_until
 
 pytestmark = pytest.mark.virtual
 
@@ -72,3 +74,46 @@ def test_a_cycle_on_another_hosts_board_passes_on_every_channel(farm: Farm, host
     assert any(f"{CHANNELS.replace(',', ', ')}: 14 records, byte-identical" in one for one in said)
     assert "a" not in farm.run("labgrid-client", "who").stdout.split()
     assert Path(out, "places", "a.yaml").is_file()
+
+
+def test_a_virtual_board_that_dies_is_started_afresh(farm: Farm, host: Host) -> None:
+    def status() -> dict[str, Any]:
+        return dict(json.loads(host.run("farm", "virtual", "status", "--name", "b", "--json")))
+
+    before = status()
+    host.run("kill", "-KILL", str(before["pid"]))
+    log = host.folder / "exporter.log"
+    wait_until(lambda: "board b was lost: it starts afresh" in log.read_text(), "the new start")
+    after = status()
+    assert after["pid"] != before["pid"]
+    ports = ("serial_port", "power_port", "usb_serial")
+    assert [after[one] for one in ports] == [before[one] for one in ports]
+
+
+def test_an_exporter_comes_back_to_a_coordinator_that_was_restarted(farm: Farm, host: Host) -> None:
+    farm.restart_coordinator()
+    log = host.folder / "exporter.log"
+    wait_until(lambda: log.read_text().count("h1 exports to") == 2, "the exporter's return")
+    assert "h1/a/NetworkSerialPort" in farm.run("labgrid-client", "resources").stdout.split()
+    assert host.run("farm", "virtual", "status", "--name", "a").startswith("a: up")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_takes_the_host_down_but_not_what_was_up_before(
+    farm: Farm, host: Host, number: signal.Signals
+) -> None:
+    assert host.exporter is not None
+    ask_to_end(host.exporter, number)
+    host.exporter.wait(60)
+    assert host.run("farm", "virtual", "list") == ""
+    wait_until(
+        lambda: farm.run("labgrid-client", "resources").stdout == "", "the end of the resources"
+    )
+    host.run("farm", "virtual", "up", "--name", "a")
+    farm.start_exporter(host)
+    assert host.exporter is not None
+    ask_to_end(host.exporter, number)
+    host.exporter.wait(60)
+    assert host.run("farm", "virtual", "list").startswith("a: up")
+    host.run("farm", "virtual", "down", "--name", "a")
+    farm.start_exporter(host)

@@ -31,12 +31,12 @@ def farm() -> Iterator[Farm]:
 class Running:
     """A `farm run` on a place, in the background."""
 
-    def __init__(self, farm: Farm, place: str, name: str, channels: str) -> None:
+    def __init__(self, farm: Farm, place: str, name: str, channels: str, *more: str) -> None:
         self.out = farm.folder / name
         self.log = farm.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] = farm.start(
             *("farm", "run", "--place", place, "--scenario", "sysrq-c"),
-            *("--channel", channels, "--out", str(self.out)),
+            *("--channel", channels, "--out", str(self.out), *more),
             log=self.log,
         )
 
@@ -50,12 +50,11 @@ class Running:
 
         wait_until(there, f"the stage {stage}", _RUN_DEADLINE_S)
 
-    def end(self) -> dict[str, Any]:
-        """The only cycle of the run, once it has ended."""
+    def end(self) -> list[dict[str, Any]]:
+        """The cycles of the run, once it has ended."""
         self.process.wait(_RUN_DEADLINE_S)
         (file,) = self.out.glob("*/run.json")
-        (cycle,) = json.loads(file.read_text())["cycles"]
-        return dict(cycle)
+        return list(json.loads(file.read_text())["cycles"])
 
 
 def dram(host: Host, board: str) -> Path:
@@ -76,11 +75,21 @@ def test_a_dump_goes_on_when_every_ssh_connection_is_killed(farm: Farm) -> None:
     with dram(host, "board-1").open("rb") as file:
         wanted = hashlib.file_digest(file, "sha256").hexdigest()
     host.end_ssh()
-    cycle = run.end()
+    (cycle,) = run.end()
     assert cycle["result"]["verdict"] == "PASS", cycle["result"]["why"]
     captures = [one for one in cycle["input"]["captures"] if one["channel"] == "ramdump"]
     assert wanted in [one["sha256"] for one in captures]
     assert "board-1" not in farm.run("labgrid-client", "who").stdout.split()
+
+
+def test_a_cycle_whose_ssh_dies_is_an_error_and_the_next_one_connects_anew(farm: Farm) -> None:
+    run = Running(farm, "board-1", "ssh-again", "pstorefs", "--repeat", "2")
+    run.wait_stage("arm")
+    farm.hosts["h1"].end_ssh()
+    first, second = run.end()
+    assert first["result"]["verdict"] == "ERROR"
+    assert first["input"]["fault"]["part"] in ("serial", "power")
+    assert second["result"]["verdict"] == "PASS", second["result"]["why"]
 
 
 @pytest.mark.parametrize("how", ["killed", "cut"])
@@ -90,7 +99,7 @@ def test_a_host_that_dies_in_a_cycle_is_an_error_that_names_it(farm: Farm, how: 
     run.wait_stage("arm")
     lose: dict[str, Callable[[], None]] = {"killed": host.kill, "cut": host.cut}
     lose[how]()
-    cycle = run.end()
+    (cycle,) = run.end()
     if how == "killed":
         farm.add_host(host.name, boards=host.boards)
     else:
