@@ -34,7 +34,7 @@ CYCLES := 500
 FARM := $(VENV)/bin/farm
 
 .PHONY: help setup packages test-packages check-packages alpaca boards build demo test validation soak lint \
-	kernel-check debug-kernel stock-kernel night bench mutation faults fuzz cross-check clean
+	kernel-check debug-kernel stock-kernel night hosts bench mutation faults fuzz cross-check clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -49,6 +49,7 @@ help:
 	@echo "make debug-kernel  the scenarios on a kernel with KASAN and lockdep"
 	@echo "make stock-kernel  pstore's selftests, with the series and without"
 	@echo "make night         a night on four virtual boards, killed three times; builds a kernel"
+	@echo "make hosts         nights on four hosts with sshd and exporters, and all faults of distribution"
 	@echo "make bench         the figures, as ratios, with their peers beside"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
@@ -138,6 +139,12 @@ stock-kernel: build
 # A night on four virtual boards, one of two kernels with a planted bug, killed three times.
 night: build
 	$(VENV)/bin/pytest -m night -s tests/e2e/test_nightly.py
+
+# A night on four hosts (network namespaces with sshd, exporter, two boards each), the same work on one
+# board, and every fault of distribution ten times.
+hosts: build $(SSHD)
+	PANIC_FARM_FAULT_TIMES=10 $(VENV)/bin/pytest tests/hosts/test_nightly_faults.py
+	$(VENV)/bin/pytest -m hosts -s tests/hosts
 
 bench: setup
 	$(VENV)/bin/python -m tests.figures.usb

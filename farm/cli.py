@@ -28,6 +28,11 @@ _COMMANDS = {
     "run": ("farm.run.cli", "run", "Panic a board, read its dumps back, judge and report."),
     "nightly": ("farm.nightly.cli", "nightly", "Run a plan on many boards; resumable."),
     "exporter": ("farm.hosts.cli", "exporter", "Export this host's boards to a coordinator."),
+    "places": (
+        "farm.hosts.places_cli",
+        "app",
+        "The places of a labgrid coordinator: list, sync with devices/.",
+    ),
     "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),

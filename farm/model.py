@@ -429,12 +429,26 @@ class NightKernel(Frozen):
 
 
 class NightBoard(Frozen):
-    """A board of the plan; ``set_aside`` says why it was not to be trusted, empty if it was."""
+    """A board of the plan, or places with one description that share its cells.
+
+    ``set_aside`` says why it, or every one of them, was not to be trusted; empty if it was.
+    """
 
     name: str
     lg_env: str
     virtual: bool
     set_aside: str = ""
+
+
+class NightPlace(Frozen):
+    """A place of a labgrid coordinator, for a board's cells; ``told`` is what became of it."""
+
+    name: str
+    board: str = Field(description="whose cells are run there")
+    set_aside: str = ""
+    told: tuple[str, ...] = Field(
+        default=(), description="when (UTC) it was taken by whom, lost, left out"
+    )
 
 
 class NightCycle(Frozen):
@@ -445,6 +459,7 @@ class NightCycle(Frozen):
     """
 
     cell: NightCell
+    place: str = Field(default="", description="where it was run, if places share the cells")
     attempt: int = Field(description="from 1")
     purpose: Purpose = Purpose.PLAN
     counts: bool
@@ -455,6 +470,11 @@ class NightCycle(Frozen):
     verdict: Verdict
     blame: Blame | None
     why: str
+
+    @property
+    def seat(self) -> str:
+        """Where it was run: the place, or the board that has its cells to itself."""
+        return self.place or self.cell.board
 
 
 class NightHole(Frozen):
@@ -479,6 +499,7 @@ class Night(Frozen):
     totals: dict[str, int]
     kernels: tuple[NightKernel, ...]
     boards: tuple[NightBoard, ...]
+    places: tuple[NightPlace, ...] = ()
     runs: tuple[str, ...] = Field(description="run folders, relative to the night's")
     cycles: tuple[NightCycle, ...]
     holes: tuple[NightHole, ...] = ()

@@ -3,7 +3,7 @@
 Tests marked ``virtual`` start virtual boards of their own; they run when asked for
 (``-m virtual``), because they need QEMU and the images that ``farm build`` makes. Those marked
 ``debug_kernel`` or ``stock_kernel`` need the images of those variants; ``night`` builds a kernel,
-``boards`` take minutes.
+``boards`` and ``hosts`` take minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         needs_board = item.get_closest_marker("board") is not None
         held_back = [
             mark
-            for mark in ("virtual", "debug_kernel", "stock_kernel", "night", "boards")
+            for mark in ("virtual", "debug_kernel", "stock_kernel", "night", "boards", "hosts")
             if item.get_closest_marker(mark) is not None and mark not in asked
         ]
         wanted = needs_board == on_board and not held_back

@@ -69,6 +69,11 @@ class TargetOptions(_Strict):
     board: str = Field(min_length=1)
     prompt: str = Field(min_length=1, description="regular expression")
     virtual: bool = False
+    soc: str = Field(
+        default="",
+        pattern="^[a-zA-Z0-9._-]*$",
+        description="the chip, as device trees name it: a tag of the board's places",
+    )
     build: str = Field(default="", description="whose kernel `--flash` builds: devices/NAME.dts")
     base: str = Field(default="6.12", description="of that kernel: its version ...")
     variant: str = Field(default="", description="... and its variant, as `farm build` knows them")

@@ -84,6 +84,8 @@ def environment(
     values = {
         "tree": tree,
         "model": one_line(tree.model),
+        # The last compatible of a root is its chip's.
+        "soc": "".join(one for one in tree.compatible[-1:] if "," in one).rpartition(",")[2],
         "features": features,
         "boot_partition": "boot_a" if slots else "boot",
         "boot": boot,

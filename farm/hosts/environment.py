@@ -94,8 +94,9 @@ def environment_of(
     resources: Iterable[Exported],
     devices: Path,
     coordinator: str,
+    board: str = "",
 ) -> dict[str, Any]:
-    """The environment of a place, as a dict for YAML; the board's name is the place's.
+    """The environment of a place, as a dict for YAML; ``board`` or the place names the board.
 
     ``resources`` tell which host the commands of the description run on; where they name none, the
     commands are left out, and with them what needs them. Raises BenchError for what the coordinator
@@ -114,7 +115,7 @@ def environment_of(
             return filled(words, names)
         return [f"{ON_HOST}{host}", *filled(words, names)]
 
-    options = dict(target["options"]) | {"board": place}
+    options = dict(target["options"]) | {"board": board or place}
     hook = options.get("bench") or {}
     # Starting and stopping boards is the business of who exports them.
     options["bench"] = {"status": there(hook.get("status") or ())}
@@ -176,10 +177,13 @@ def write_environment(
     devices: Path,
     folder: Path,
     coordinator: str,
+    board: str = "",
 ) -> Path:
     """Write the environment of a place as ``folder/<place>.yaml``; see `environment_of`."""
     # labgrid makes drivers in the order of the file.
-    text = dump(environment_of(place, tags, resources, devices, coordinator), sort_keys=False)
+    text = dump(
+        environment_of(place, tags, resources, devices, coordinator, board), sort_keys=False
+    )
     path = folder / f"{place}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)

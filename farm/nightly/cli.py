@@ -27,6 +27,17 @@ def nightly(
             "[default: $PANIC_FARM_HISTORY, or history.sqlite in --out]",
         ),
     ] = None,
+    coordinator: Annotated[
+        str,
+        typer.Option(
+            envvar="LG_COORDINATOR",
+            metavar="HOST:PORT",
+            help="labgrid's coordinator, for a plan that chooses places.",
+        ),
+    ] = "",
+    devices: Annotated[
+        Path, typer.Option(help="The descriptions of the boards that places name.")
+    ] = Path("devices"),
     only_below: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +73,10 @@ def nightly(
 
     \b
         name: all boards
-        boards: \\[devices/virtual.yaml, devices/virtual-2.yaml]
+        boards:
+          - devices/virtual.yaml
+          - {tags: {soc: qcm2290}, features: \\[sahara]}   # places of a coordinator
+        wait: 30m                         # for a place that somebody has
     \b
         kernels:
           - default                       # what `farm build` makes for the board
@@ -111,6 +125,8 @@ def nightly(
         new=new,
         quiet=quiet,
         command=("farm", *map(masked, sys.argv[1:])),
+        coordinator=coordinator,
+        devices=devices,
     )
     if dry_run:
         print_preview(preview(options), as_json=as_json)

@@ -7,6 +7,9 @@ journal and the run folders hold all that the next one needs:
   more, the next controller finds it there;
 * a cycle without a verdict is run again, under a new number;
 * workers die with their controller, so that nobody works on a board beside the next one.
+
+A board may be a place that a coordinator knows. It is worked on while it is had, and only then: a
+cycle in which it was lost, or its exporter was, counts if it passed, and is run again otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,12 +31,23 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from farm.bench.options import BenchOptions
 from farm.errors import BenchError, FarmError, UsageError
 from farm.history import BoardState, History
+from farm.hosts.coordinator import Coordinator, Hold, Kept
+from farm.hosts.environment import write_environment
 from farm.judge.night_folder import read_runs
 from farm.judge.run_folder import load_run
-from farm.model import Cycle, Night, NightBoard, NightCycle, NightHole, Run, Verdict
+from farm.model import (
+    Cycle,
+    Night,
+    NightBoard,
+    NightCell,
+    NightCycle,
+    NightHole,
+    NightPlace,
+    Run,
+    Verdict,
+)
 from farm.nightly.benches import ensure_up, take_down
 from farm.nightly.finish import account, write_night
 from farm.nightly.journal import (
@@ -45,12 +59,14 @@ from farm.nightly.journal import (
     Finished,
     Journal,
     KernelReady,
+    PlaceTold,
 )
 from farm.nightly.kernels import Kernels
-from farm.nightly.live import LiveView, cell_text
+from farm.nightly.live import LiveView, cell_text, span_text
 from farm.nightly.messages import REPORT, Began, Ended, Failed, Note, Order, Task, Work
 from farm.nightly.plan import NightPlan
 from farm.nightly.schedule import Schedule, Start
+from farm.nightly.seats import Seat, boards_of
 from farm.nightly.state import NightState
 from farm.nightly.trust import Trust
 
@@ -64,6 +80,13 @@ _TICK_S = 0.5
 _STORE_EVERY_S = 15.0
 _RUNS = "runs"
 _LOGS = "workers"
+_ENVIRONMENTS = "environments"
+_WORKER = "farm.nightly.worker"
+# What becomes of a place is told so often; an exporter may go on coming and going.
+_TOLD = 50
+_BREAKS_IN_A_ROW = 10
+_LONGEST_PAUSE_S = 30.0
+_WORTH_TELLING_S = 3.0
 
 
 def now() -> str:
@@ -93,6 +116,7 @@ def _of(begun: Begun, cycle: Cycle | Ended) -> NightCycle:
     result = cycle.result if isinstance(cycle, Cycle) else cycle
     return NightCycle(
         cell=begun.cell,
+        place=begun.place,
         attempt=begun.attempt,
         purpose=begun.purpose,
         # Whether it counts is known when the night ends.
@@ -109,9 +133,13 @@ def _of(begun: Begun, cycle: Cycle | Ended) -> NightCycle:
 
 @dataclass
 class _Worker:
-    """A board's worker process, and the cycle that it is at."""
+    """A seat's worker process, and the cycle that it is at.
 
-    board: str
+    ``hold`` is the number of the place's hold that it began under, ``broken`` why that has ended,
+    ``withheld`` an end that counts when the coordinator is there again and says that it has not.
+    """
+
+    seat: str
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     kernel: str | None = None
@@ -121,6 +149,10 @@ class _Worker:
     leaving_since: float | None = None
     unread: bytes = b""
     failed: Failed | None = None
+    hold: int = 0
+    broken: str = ""
+    withheld: Ended | None = None
+    is_idle: bool = False
 
 
 class Controller:
@@ -133,19 +165,27 @@ class Controller:
         journal: Journal,
         state: NightState,
         schedule: Schedule,
-        boards: Mapping[str, tuple[Path, BenchOptions]],
+        seats: Mapping[str, Seat],
         kernels: Kernels,
         holes: list[NightHole],
         history: History,
         view: LiveView,
         command: tuple[str, ...],
+        coordinator: Coordinator | None = None,
+        devices: Path = Path("devices"),
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._journal = journal
         self._state = state
         self._schedule = schedule
-        self._boards = boards
+        self._seats = seats
+        self._coordinator = coordinator
+        self._devices = devices
+        self._kept: dict[str, Kept] = {}
+        self._waiting: dict[str, float] = {}
+        self._breaks: Counter[str] = Counter()
+        self._not_before: defaultdict[str, float] = defaultdict(float)
         self._kernels = kernels
         self._holes = holes
         self._history = history
@@ -174,18 +214,19 @@ class Controller:
             if self._state.kernels.get(kernel.name) != kernel:
                 self._note(KernelReady(at=now(), kernel=kernel))
         for begun in list(self._state.begun.values()):
-            if (found := adopt(begun, self._folder)) is not None:
-                self._note(found)
+            self._adopt_or_forget(begun)
         self._view.resumed(self._state.cycles, self._spent_before_s, self._schedule.budget_s)
         self._store(closed=False)
         with self._signals(), ExitStack() as ending:
+            ending.callback(self._release_all)
             ending.callback(self._end_all)
-            for board in self._schedule.boards:
-                if not self._asked_to_stop and self._next(board, None) is not None:
-                    self._begin_board(board)
-            while self._workers:
+            for seat in self._schedule.seats:
+                if not self._asked_to_stop:
+                    self._want(seat)
+            while self._workers or (self._kept and not self._asked_to_stop):
                 self._listen()
                 self._watch()
+                self._look_at_places()
                 if time.monotonic() - self._stored_at > _STORE_EVERY_S:
                     self._store(closed=False)
         return self._close()
@@ -198,50 +239,92 @@ class Controller:
     def _spent_s(self) -> float:
         return self._spent_before_s + time.monotonic() - self._opened
 
-    def _next(self, board: str, current: str | None) -> Start | None:
-        if self._asked_to_stop or board in self._broken:
+    def _next(self, seat: str, current: str | None) -> Start | None:
+        if self._asked_to_stop or seat in self._broken:
             return None
-        return self._schedule.next_for(board, self._state, current, self._spent_s())
+        busy = {
+            worker.start.cell
+            for worker in self._workers.values()
+            if worker.start is not None and worker.seat != seat
+        }
+        return self._schedule.next_for(seat, self._state, current, self._spent_s(), busy)
 
-    def _begin_board(self, board: str) -> None:
-        """Have the bench up and a worker at it."""
-        lg_env, _ = self._boards[board]
-        self._view.stage(board, "opening the bench")
-        try:
-            ensure_up(lg_env, lambda: self._note(BenchStarted(at=now(), board=board)))
-            self._spawn(board)
-        except BenchError as error:
-            self._broken[board] = error.message
-            self._view.note(f"{board}: {error.message}")
-            self._view.rests(board, "its bench does not start")
+    def _want(self, seat: str) -> None:
+        """Begin at a seat that has something to do; a place is asked for first."""
+        if self._next(seat, None) is None:
             return
-        self._assign(self._workers[board])
+        if not self._seats[seat].is_place:
+            self._begin(seat)
+        elif self._coordinator is not None and seat not in self._kept:
+            self._kept[seat] = self._coordinator.keep(seat, self._seats[seat].filters)
+            self._waiting[seat] = time.monotonic()
 
-    def _spawn(self, board: str) -> None:
-        lg_env, _ = self._boards[board]
-        log = (self._folder / _LOGS / f"{board}.log").open("ab")
+    def _begin(self, seat: str) -> None:
+        """Have the bench up and a worker at it."""
+        self._view.stage(seat, "opening the bench")
+        lg_env, hold = self._seats[seat].lg_env, 0
+        try:
+            if seat in self._kept:
+                # What is found out after this may be of a later hold, never of an earlier one.
+                hold = self._kept[seat].standing.number
+                lg_env = self._environment_of(seat)
+            else:
+                ensure_up(lg_env, lambda: self._note(BenchStarted(at=now(), board=seat)))
+            self._spawn(seat, lg_env, hold)
+        except BenchError as error:
+            if seat in self._kept and error.part == "coordinator":
+                return  # it is waited for
+            self._give_up(seat, f"the bench gave out: {error.message}")
+            self._view.rests(seat, "its bench does not start")
+            return
+        self._assign(self._workers[seat])
+
+    def _environment_of(self, seat: str) -> Path:
+        """The environment of a place that is had, as its exporters offer it now."""
+        assert self._coordinator is not None
+        seen = self._coordinator.places().get(seat)
+        if seen is None:
+            raise BenchError(f"there is no place {seat} any more", part="coordinator")
+        return write_environment(
+            seat,
+            seen.tags,
+            self._coordinator.resources_of(seat),
+            self._devices,
+            (self._folder / _ENVIRONMENTS).resolve(),
+            self._coordinator.address,
+            board=self._seats[seat].board,
+        )
+
+    def _spawn(self, seat: str, lg_env: Path, hold: int) -> None:
+        log = (self._folder / _LOGS / f"{seat}.log").open("ab")
+        environment = dict(os.environ)
+        if seat in self._kept and self._coordinator is not None:
+            # labgrid lets only who has a place use it.
+            host, _, user = self._coordinator.holder.partition("/")
+            environment |= {"LG_HOSTNAME": host, "LG_USERNAME": user}
         process = subprocess.Popen(
-            [sys.executable, "-m", "farm.nightly.worker", str(os.getpid())],
+            [sys.executable, "-m", _WORKER, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            env=environment,
             # Ctrl-C is for the controller, which then tells its workers.
             start_new_session=True,
         )
-        worker = _Worker(board, process, log)
+        worker = _Worker(seat, process, log, hold=hold)
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
-        self._workers[board] = worker
+        self._workers[seat] = worker
         work = Work(
             lg_env=lg_env,
             out=self._folder / _RUNS,
             flash=None if self._plan.flash == "none" else self._plan.flash,
             policy=self._plan.policy,
             command=self._command,
-            afresh=board in self._unclean,
+            afresh=seat in self._unclean,
         )
-        self._unclean.discard(board)
+        self._unclean.discard(seat)
         self._send(worker, work.model_dump_json())
 
     def _send(self, worker: _Worker, line: str) -> None:
@@ -252,13 +335,18 @@ class Controller:
 
     def _assign(self, worker: _Worker) -> None:
         """Give the worker its next cycle, or let it go."""
-        start = self._next(worker.board, worker.kernel)
-        worker.start, worker.begun, worker.heard_at = start, None, time.monotonic()
+        worker.start = worker.begun = None
+        start = self._next(worker.seat, worker.kernel)
+        worker.is_idle = not self._is_certain(worker)
+        if worker.is_idle and start is not None:
+            self._view.stage(worker.seat, self._kept[worker.seat].standing.why)
+            return
+        worker.start, worker.heard_at = start, time.monotonic()
         if start is None:
             self._let_go(worker)
             return
         worker.kernel = start.cell.kernel
-        image = self._kernels.images.get((start.cell.kernel, worker.board))
+        image = self._kernels.images.get((start.cell.kernel, self._seats[worker.seat].board))
         task = Task(
             kernel=start.cell.kernel,
             boot_image=image.path if image else None,
@@ -273,7 +361,7 @@ class Controller:
     def _let_go(self, worker: _Worker) -> None:
         if worker.leaving_since is None:
             worker.leaving_since = time.monotonic()
-            self._view.stage(worker.board, "switching the board off")
+            self._view.stage(worker.seat, "switching the board off")
             self._send(worker, Order(task=None).model_dump_json())
 
     def _listen(self) -> None:
@@ -300,9 +388,9 @@ class Controller:
         match said:
             case Note():
                 if said.lasting:
-                    self._view.note(f"{worker.board}: {said.text}")
+                    self._view.note(f"{worker.seat}: {said.text}")
                 else:
-                    self._view.stage(worker.board, said.text)
+                    self._view.stage(worker.seat, said.text)
             case Began():
                 assert worker.start is not None
                 begun = Begun(
@@ -312,38 +400,41 @@ class Controller:
                     purpose=worker.start.purpose,
                     run=said.run,
                     number=said.number,
+                    place=worker.start.place,
                 )
                 worker.begun = begun
                 self._note(begun)
             case Ended():
-                assert worker.begun is not None
-                self._ended(worker, _of(worker.begun, said), interrupted=said.interrupted)
-                self._assign(worker)
+                if self._is_sound(worker, said):
+                    self._has_ended(worker, said)
             case Failed():
                 worker.failed = said
 
     def _ended(self, worker: _Worker, cycle: NightCycle, *, interrupted: bool) -> None:
-        before = self._state.trust.get(worker.board, Trust())
+        before = self._state.trust.get(worker.seat, Trust())
         self._note(Finished(at=now(), cycle=cycle, interrupted=interrupted))
         self._view.ended(cycle, interrupted=interrupted)
-        after = self._state.trust.get(worker.board, Trust())
+        after = self._state.trust.get(worker.seat, Trust())
         worker.start = worker.begun = None
-        self._deaths[worker.board] = 0
+        self._deaths[worker.seat] = 0
+        self._breaks[worker.seat] = 0
         if after != before:
-            self._keep_trust(worker.board, after)
+            self._keep_trust(worker.seat, after)
         if after.set_aside and not before.set_aside:
-            self._view.note(f"{worker.board} is set aside: {after.set_aside}")
+            self._view.note(f"{worker.seat} is set aside: {after.set_aside}")
         elif before.set_aside and not after.set_aside:
-            self._view.note(f"{worker.board} has come back: it trained without a bench failure")
+            self._view.note(f"{worker.seat} has come back: it trained without a bench failure")
+        if cycle.verdict is not Verdict.PASS:
+            self._again(worker.seat)
 
-    def _keep_trust(self, board: str, trust: Trust) -> None:
+    def _keep_trust(self, seat: str, trust: Trust) -> None:
         """Keep it for the next nights; the journal holds it should the history fail."""
-        own = [cycle for cycle in self._state.cycles if cycle.cell.board == board]
+        own = [cycle for cycle in self._state.cycles if cycle.seat == seat]
         last = f"{self._state.night_id}/{own[-1].run}/{own[-1].number}"
         try:
             self._history.set_board_state(
                 BoardState(
-                    board,
+                    seat,
                     trust.set_aside,
                     trust.bench_failures,
                     trust.clean_trainings,
@@ -363,35 +454,238 @@ class Controller:
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
-        del self._workers[worker.board]
+        seat = worker.seat
+        del self._workers[seat]
         start, begun = worker.start, worker.begun
-        if start is not None:
-            self._unclean.add(worker.board)
+        if start is not None or worker.broken:
+            self._unclean.add(seat)
         if worker.failed is not None and worker.failed.usage:
-            raise UsageError(f"{worker.board}: {worker.failed.message}")
-        if begun is not None and (found := adopt(begun, self._folder)) is not None:
+            raise UsageError(f"{seat}: {worker.failed.message}")
+        if begun is not None and (found := self._adopted(begun, worker)) is not None:
             self._ended(worker, found.cycle, interrupted=found.interrupted)
+        elif start is not None and (why := self._why_lost(worker)):
+            self._note(PlaceTold(at=now(), place=seat, what=why, cell=start.cell))
+            self._view.note(f"{seat}: {cell_text(start.cell)} is run again: {why}")
         elif start is not None and not self._asked_to_stop:
             why = worker.failed.message if worker.failed else _ending(code)
-            log = self._folder / _LOGS / f"{worker.board}.log"
+            log = self._folder / _LOGS / f"{seat}.log"
             self._view.note(
-                f"{worker.board}: its worker ended in {cell_text(start.cell)}: {why} (see {log})"
+                f"{seat}: its worker ended in {cell_text(start.cell)}: {why} (see {log})"
             )
-            self._note(Died(at=now(), cell=start.cell, why=why))
-            self._deaths[worker.board] += 1
-            if self._deaths[worker.board] >= _DEATHS_IN_A_ROW:
-                self._broken[worker.board] = f"its worker keeps ending: {why}"
-        if self._next(worker.board, None) is not None and worker.leaving_since is None:
-            self._begin_board(worker.board)
-        else:
-            self._view.rests(worker.board, self._why_resting(worker.board))
+            self._note(Died(at=now(), cell=start.cell, why=why, place=start.place))
+            self._deaths[seat] += 1
+            if self._deaths[seat] >= _DEATHS_IN_A_ROW:
+                self._broken[seat] = f"the bench gave out: its worker keeps ending: {why}"
+        if start is not None:
+            self._again(seat)
+        left = worker.leaving_since is not None and not worker.broken
+        if self._next(seat, None) is None or (left and seat not in self._kept):
+            self._view.rests(seat, self._why_resting(seat))
+            self._drop(seat)
+        elif seat not in self._kept:
+            self._begin(seat)
+        # A place is begun at when it is had.
 
-    def _why_resting(self, board: str) -> str:
+    def _why_resting(self, seat: str) -> str:
         if self._asked_to_stop:
             return "interrupted, off"
-        if self._state.trust.get(board, Trust()).set_aside:
+        if self._state.trust.get(seat, Trust()).set_aside:
             return "set aside, off"
         return "done, off"
+
+    def _why_lost(self, worker: _Worker) -> str:
+        """Why the place, and no worker, is to blame for an end; empty where it is not.
+
+        One that could not even begin says nothing of its cell: the coordinator was gone, or the
+        place's host was.
+        """
+        if worker.broken or worker.seat not in self._kept or self._asked_to_stop:
+            return worker.broken
+        if self._is_certain(worker) and (worker.begun is not None or worker.failed is None):
+            return ""
+        self._count_break(worker)
+        return worker.broken
+
+    def _again(self, seat: str) -> None:
+        """Something is open again: other places that share the cells may have let go already."""
+        for other in self._schedule.seats_of(self._seats[seat].board):
+            if other != seat and other not in self._workers and other not in self._kept:
+                self._want(other)
+
+    # -- places
+
+    def _is_certain(self, worker: _Worker) -> bool:
+        """Whether the place is had, and has been since the worker began; a board always is."""
+        kept = self._kept.get(worker.seat)
+        if kept is None:
+            return True
+        standing = kept.standing
+        return standing.hold is Hold.HELD and standing.number == worker.hold
+
+    def _is_sound(self, worker: _Worker, said: Ended) -> bool:
+        """Whether the end of a cycle counts; one that waits for the coordinator is withheld."""
+        if self._is_certain(worker) and not worker.broken:
+            return True
+        if said.verdict is Verdict.PASS and not said.interrupted:
+            return True  # what was proven is proven, whoever came between
+        if worker.broken:
+            return False  # it has been told to end
+        if self._kept[worker.seat].standing.hold is Hold.UNSURE:
+            worker.withheld = said
+            self._view.stage(worker.seat, self._kept[worker.seat].standing.why)
+        else:
+            self._break(worker)
+        return False
+
+    def _has_ended(self, worker: _Worker, said: Ended) -> None:
+        assert worker.begun is not None
+        worker.withheld = None
+        self._ended(worker, _of(worker.begun, said), interrupted=said.interrupted)
+        if worker.broken:
+            worker.start = worker.begun = None
+        else:
+            self._assign(worker)
+
+    def _adopted(self, begun: Begun, worker: _Worker | None = None) -> Finished | None:
+        """The end of a cycle that was not told, if it counts whatever became of its place."""
+        found = adopt(begun, self._folder)
+        if found is None or begun.seat not in self._seats or not self._seats[begun.seat].is_place:
+            return found
+        if worker is not None:
+            unbroken = self._is_certain(worker) and not worker.broken
+        else:
+            # Had under this night's name: without a break since the controller before.
+            unbroken = self._holder_of(begun.seat)
+        if unbroken or (found.cycle.verdict is Verdict.PASS and not found.interrupted):
+            return found
+        return None
+
+    def _holder_of(self, place: str) -> bool:
+        if self._coordinator is None:
+            return False
+        seen = self._coordinator.places().get(place)
+        return seen is not None and self._coordinator.is_own(seen.acquired)
+
+    def _adopt_or_forget(self, begun: Begun) -> None:
+        """What the controller before had begun: its end, if there is one, or it is run again."""
+        if (found := self._adopted(begun)) is not None:
+            self._note(found)
+        elif begun.seat in self._seats and self._seats[begun.seat].is_place:
+            what = f"the controller ended in {cell_text(begun.cell)}"
+            self._note(PlaceTold(at=now(), place=begun.seat, what=what, cell=begun.cell))
+
+    def _look_at_places(self) -> None:
+        """Begin where a place is had, stop where it is lost, give up where it is not to be had."""
+        for seat, kept in list(self._kept.items()):
+            worker, standing = self._workers.get(seat), kept.standing
+            if worker is not None and not worker.broken and worker.leaving_since is None:
+                if standing.hold is Hold.WAITING or (
+                    standing.hold is Hold.HELD and standing.number != worker.hold
+                ):
+                    self._break(worker)
+                elif standing.hold is Hold.HELD and worker.withheld is not None:
+                    self._has_ended(worker, worker.withheld)
+                elif standing.hold is Hold.HELD and worker.is_idle:
+                    self._assign(worker)
+            if standing.hold is Hold.UNSURE and worker is not None and not worker.broken:
+                since = self._waiting.setdefault(seat, time.monotonic())
+                if time.monotonic() - since > self._plan.wait:
+                    self._break(worker)
+            if standing.hold is Hold.HELD:
+                waited_s = time.monotonic() - self._waiting.pop(seat, time.monotonic())
+                if waited_s > _WORTH_TELLING_S:
+                    self._tell(seat, f"had after {span_text(waited_s)}")
+                if seat not in self._workers and time.monotonic() >= self._not_before[seat]:
+                    self._begin_at_place(seat)
+            elif worker is None:
+                self._wait_for(seat, kept)
+
+    def _begin_at_place(self, seat: str) -> None:
+        if self._next(seat, None) is None:
+            self._view.rests(seat, self._why_resting(seat))
+            self._drop(seat)
+        else:
+            self._begin(seat)
+
+    def _wait_for(self, seat: str, kept: Kept) -> None:
+        """Wait for a place as long as the plan says, and while there is anything to do there."""
+        since = self._waiting.setdefault(seat, time.monotonic())
+        why = kept.standing.why
+        self._view.waits(seat, why)
+        waited_s = time.monotonic() - since
+        if waited_s > _WORTH_TELLING_S:
+            self._tell(seat, why)
+        if waited_s > self._plan.wait:
+            self._give_up(
+                seat,
+                f"the place {seat} was left out after {span_text(waited_s)} of waiting: {why}",
+            )
+        elif self._next(seat, None) is None and not self._has_busy(seat):
+            self._view.rests(seat, "not needed any more")
+            self._drop(seat)
+
+    def _has_busy(self, seat: str) -> bool:
+        """Whether cells that the seat shares are being run, and may be open again."""
+        board = self._seats[seat].board
+        return any(
+            self._seats[worker.seat].board == board and worker.start is not None
+            for worker in self._workers.values()
+        )
+
+    def _break(self, worker: _Worker) -> None:
+        """The place is no longer had, or was not for a moment: its worker ends."""
+        standing = self._kept[worker.seat].standing
+        worker.leaving_since = time.monotonic()
+        self._count_break(worker)
+        with suppress(ProcessLookupError):
+            if standing.taken_by:
+                worker.process.kill()  # the board is somebody else's
+            else:
+                worker.process.send_signal(signal.SIGINT)
+
+    def _count_break(self, worker: _Worker) -> None:
+        seat = worker.seat
+        said = worker.failed.message if worker.failed is not None else ""
+        lost = "the place was lost for a moment, and is had again"
+        worker.broken = self._kept[seat].standing.why or said or lost
+        self._tell(seat, worker.broken)
+        self._breaks[seat] += 1
+        self._not_before[seat] = time.monotonic() + min(
+            _LONGEST_PAUSE_S, 2 ** (self._breaks[seat] - 1) - 1
+        )
+        if self._breaks[seat] >= _BREAKS_IN_A_ROW:
+            self._broken[seat] = (
+                f"the place {seat} was left out, it was lost {_BREAKS_IN_A_ROW} times in a row: "
+                f"{worker.broken}"
+            )
+
+    def _give_up(self, seat: str, why: str) -> None:
+        self._broken[seat] = why
+        self._view.note(f"{seat}: {why}")
+        if seat in self._kept:
+            self._tell(seat, why)
+            self._view.rests(seat, "left out")
+            self._drop(seat)
+        self._again(seat)
+
+    def _drop(self, seat: str) -> None:
+        """Release a place at which nothing is left to be done."""
+        if seat in self._kept and seat not in self._workers:
+            assert self._coordinator is not None
+            del self._kept[seat]
+            self._waiting.pop(seat, None)
+            self._coordinator.drop(seat)
+
+    def _tell(self, seat: str, what: str) -> None:
+        """Keep what became of a place for the report."""
+        told = self._state.told.get(seat, [])
+        if len(told) < _TOLD and (not told or told[-1][1] != what):
+            self._note(PlaceTold(at=now(), place=seat, what=what))
+
+    def _release_all(self) -> None:
+        if self._coordinator is not None:
+            for said in self._coordinator.let_go(*self._seats):
+                self._view.note(said)
 
     def _watch(self) -> None:
         """End workers that are silent for an hour, or do not end when told to."""
@@ -399,7 +693,7 @@ class Controller:
         for worker in list(self._workers.values()):
             late = worker.leaving_since and moment - worker.leaving_since > _END_DEADLINE_S
             if late or moment - worker.heard_at > _SILENT_DEADLINE_S:
-                self._view.note(f"{worker.board}: its worker does not answer and is ended")
+                self._view.note(f"{worker.seat}: its worker does not answer and is ended")
                 worker.process.kill()
 
     @contextmanager
@@ -435,9 +729,9 @@ class Controller:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
         for board in self._state.benches:
-            if board in self._boards:
+            if board in self._seats:
                 with suppress(FarmError):
-                    take_down(self._boards[board][0])
+                    take_down(self._seats[board].lg_env)
 
     def _store(self, *, closed: bool) -> tuple[Night, dict[str, Run]]:
         """Write night.json as things stand."""
@@ -454,9 +748,18 @@ class Controller:
             self._state,
             plan=self._plan.name,
             kernels=[self._state.kernels.get(one.name, one) for one in self._kernels.known],
-            boards=[
-                NightBoard(name=name, lg_env=str(lg_env), virtual=options.virtual)
-                for name, (lg_env, options) in self._boards.items()
+            boards=self._night_boards(),
+            places=[
+                NightPlace(
+                    name=seat.name,
+                    board=seat.board,
+                    set_aside=self._state.trust.get(seat.name, Trust()).set_aside,
+                    told=tuple(
+                        f"{at[11:19]} {what}" for at, what in self._state.told.get(seat.name, ())
+                    ),
+                )
+                for seat in self._seats.values()
+                if seat.is_place
             ],
             runs=runs,
             holes=[*self._holes, *self._found_holes(over)],
@@ -466,28 +769,56 @@ class Controller:
         self._stored_at = time.monotonic()
         return night, runs
 
+    def _night_boards(self) -> list[NightBoard]:
+        """A board that places share is set aside when all of them are."""
+        found = []
+        for name, options in boards_of(self._seats).items():
+            seats = self._schedule.seats_of(name)
+            aside = [self._state.trust.get(seat, Trust()).set_aside for seat in seats]
+            found.append(
+                NightBoard(
+                    name=name,
+                    lg_env=str(self._seats[seats[0]].lg_env),
+                    virtual=options.virtual,
+                    set_aside=aside[0] if all(aside) else "",
+                )
+            )
+        return found
+
+    def _broken_board(self, cell: NightCell) -> str:
+        """Why nothing can be run at any of the board's seats, or an empty text."""
+        seats = self._schedule.seats_of(cell.board)
+        if not all(seat in self._broken for seat in seats):
+            return ""
+        return "; ".join(dict.fromkeys(self._broken[seat] for seat in seats))
+
     def _found_holes(self, over: str) -> list[NightHole]:
         holes = self._schedule.holes(self._state, over=over)
         return [
-            hole.model_copy(
-                update={"reason": f"the bench gave out: {self._broken[hole.cell.board]}"}
-            )
-            if hole.cell.board in self._broken
+            hole.model_copy(update={"reason": why})
+            if (why := self._broken_board(hole.cell))
             else hole
             for hole in holes
         ]
 
     def _close(self) -> tuple[Night, dict[str, Run]]:
         """Say in the journal how the night ended, and write night.json for good."""
-        for board in {cycle.cell.board: None for cycle in self._state.cycles}:
+        for seat in {cycle.seat: None for cycle in self._state.cycles}:
             # A controller that was killed may not have come to it.
-            self._keep_trust(board, self._state.trust.get(board, Trust()))
+            self._keep_trust(seat, self._state.trust.get(seat, Trust()))
         left = [
             cell
             for cell in self._schedule.cells
-            if self._schedule.is_open(cell, self._state) and cell.board not in self._broken
+            if self._schedule.is_open(cell, self._state) and not self._broken_board(cell)
         ]
-        aside = [cell for cell in left if self._state.trust.get(cell.board, Trust()).set_aside]
+        aside = [
+            cell
+            for cell in left
+            if all(
+                self._state.trust.get(seat, Trust()).set_aside or seat in self._broken
+                for seat in self._schedule.seats_of(cell.board)
+            )
+        ]
         ended_early = ""
         if self._asked_to_stop:
             ended_early = f"interrupted with {len(left)} cells left"
@@ -511,14 +842,14 @@ def _ending(code: int) -> str:
     return f"exit code {code}"
 
 
+_GAPS = ("the bench gave out", "the board's worker ended", "the place ")
+
+
 def exit_verdict(night: Night) -> tuple[Verdict, bool]:
     """The night's verdict, and whether anything that was to be run was not.
 
     What a board cannot do is no gap, nor what the budget left for another night.
     """
     gaps = night.interrupted or any(board.set_aside for board in night.boards)
-    gaps = gaps or any(
-        hole.reason.startswith(("the bench gave out", "the board's worker ended"))
-        for hole in night.holes
-    )
+    gaps = gaps or any(hole.reason.startswith(_GAPS) for hole in night.holes)
     return night.verdict, gaps

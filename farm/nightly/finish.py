@@ -12,9 +12,17 @@ from farm.history import History
 from farm.judge.night_folder import NIGHT_NAME
 from farm.judge.run_folder import inside, replace_text
 from farm.judge.totals import summarise
-from farm.model import Night, NightBoard, NightCycle, NightHole, NightKernel, Purpose, Run
+from farm.model import (
+    Night,
+    NightBoard,
+    NightCycle,
+    NightHole,
+    NightKernel,
+    NightPlace,
+    Purpose,
+    Run,
+)
 from farm.nightly.state import NightState
-from farm.nightly.trust import Trust
 from farm.report.night import write_night_report
 
 __all__ = ["account", "publish", "write_night"]
@@ -35,6 +43,7 @@ def account(
     plan: str,
     kernels: Sequence[NightKernel],
     boards: Sequence[NightBoard],
+    places: Sequence[NightPlace] = (),
     runs: dict[str, Run],
     holes: Sequence[NightHole],
     now: str,
@@ -54,10 +63,8 @@ def account(
         verdict=verdict,
         totals=totals,
         kernels=tuple(_told(kernel, cycles, runs) for kernel in kernels),
-        boards=tuple(
-            board.model_copy(update={"set_aside": state.trust.get(board.name, Trust()).set_aside})
-            for board in boards
-        ),
+        boards=tuple(boards),
+        places=tuple(places),
         runs=tuple(state.runs),
         cycles=cycles,
         holes=tuple(holes),

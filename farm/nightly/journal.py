@@ -28,6 +28,8 @@ __all__ = [
     "Journal",
     "KernelReady",
     "Opened",
+    "PlaceTold",
+    "StoredPlace",
     "StoredTrust",
     "read_journal",
 ]
@@ -44,6 +46,14 @@ class StoredTrust(Frozen):
     clean_trainings: int
 
 
+class StoredPlace(Frozen):
+    """A place that was chosen, what its board is described by, and whose cells are run there."""
+
+    name: str
+    description: str
+    board: str
+
+
 class Opened(Frozen):
     """A controller took the night up: the first, or one that goes on."""
 
@@ -53,6 +63,7 @@ class Opened(Frozen):
     plan: str
     plan_sha256: str
     boards: tuple[StoredTrust, ...]
+    places: tuple[StoredPlace, ...] = ()
 
 
 class KernelReady(Frozen):
@@ -81,6 +92,12 @@ class Begun(Frozen):
     purpose: Purpose
     run: str
     number: int
+    place: str = ""
+
+    @property
+    def seat(self) -> str:
+        """Where: the place, or the board that has its cells to itself."""
+        return self.place or self.cell.board
 
 
 class Finished(Frozen):
@@ -99,6 +116,22 @@ class Died(Frozen):
     at: str
     cell: NightCell
     why: str
+    place: str = ""
+
+    @property
+    def seat(self) -> str:
+        """Where: the place, or the board that has its cells to itself."""
+        return self.place or self.cell.board
+
+
+class PlaceTold(Frozen):
+    """What became of a place; the ``cell`` that was run there meanwhile is run again."""
+
+    entry: Literal["place"] = "place"
+    at: str
+    place: str
+    what: str
+    cell: NightCell | None = None
 
 
 class Closed(Frozen):
@@ -111,7 +144,7 @@ class Closed(Frozen):
     ended_early: str = ""
 
 
-Entry = Opened | KernelReady | BenchStarted | Begun | Finished | Died | Closed
+Entry = Opened | KernelReady | BenchStarted | Begun | Finished | Died | PlaceTold | Closed
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 
 

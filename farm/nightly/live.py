@@ -89,10 +89,10 @@ class LiveView:
 
     def begins(self, start: Start) -> None:
         """Say that a cycle begins."""
-        row = self._rows[start.cell.board]
+        row = self._rows[start.seat]
         row.doing, row.stage, row.since = _start_text(start), "", time.monotonic()
         if self._plain:
-            self._line(f"{start.cell.board}: {row.doing}")
+            self._line(f"{start.seat}: {row.doing}")
         self.refresh()
 
     def stage(self, board: str, text: str) -> None:
@@ -102,13 +102,13 @@ class LiveView:
 
     def ended(self, cycle: NightCycle, *, interrupted: bool) -> None:
         """Say how a cycle ended."""
-        row = self._rows[cycle.cell.board]
+        row = self._rows[cycle.seat]
         row.doing, row.stage, row.since = "waiting", "", time.monotonic()
         if not interrupted:
             self._count(cycle)
         verdict = Text(f"{cycle.verdict.value:<5}", style=_COLOURS[cycle.verdict])
         start = Start(cycle.cell, cycle.attempt, cycle.purpose)
-        words = f" {cycle.cell.board}: {_start_text(start)}: {cycle.why}"
+        words = f" {cycle.seat}: {_start_text(start)}: {cycle.why}"
         self._console.print(verdict.append(words, style="not bold default"), soft_wrap=True)
         self.refresh()
 
@@ -118,6 +118,16 @@ class LiveView:
         row.doing, row.stage = why, ""
         if self._plain:
             self._line(f"{board}: {why}")
+        self.refresh()
+
+    def waits(self, seat: str, why: str) -> None:
+        """Say what a place is waited for."""
+        row = self._rows[seat]
+        if (row.doing, row.stage) == ("waiting", why):
+            return
+        row.doing, row.stage, row.since = "waiting", why, time.monotonic()
+        if self._plain:
+            self._line(f"{seat}: waiting: {why}")
         self.refresh()
 
     def note(self, text: str) -> None:
@@ -130,7 +140,8 @@ class LiveView:
             self._live.update(self._table(), refresh=True)
 
     def _count(self, cycle: NightCycle) -> None:
-        self._rows[cycle.cell.board].counts[cycle.verdict] += 1
+        # A place of an earlier controller's may be gone.
+        self._rows.setdefault(cycle.seat, _Row()).counts[cycle.verdict] += 1
         if cycle.purpose is Purpose.PLAN and cycle.attempt == 1:
             self._done += 1
 

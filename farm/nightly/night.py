@@ -10,20 +10,30 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from farm.bench.environment import read_options
-from farm.bench.options import BenchOptions
 from farm.build.progress import BuildProgress
 from farm.errors import BenchError, FarmError, UsageError
 from farm.history import CycleRow, History, open_history
+from farm.hosts.coordinator import Coordinator
 from farm.model import Night, NightHole
 from farm.nightly.controller import Controller, now
 from farm.nightly.finish import publish
 from farm.nightly.journal import JOURNAL_NAME, Entry, Journal, Opened, StoredTrust, read_journal
 from farm.nightly.kernels import Kernels, prepare_kernels
+from farm.nightly.left_behind import mark_of, release_left_behind
 from farm.nightly.live import LiveView
-from farm.nightly.plan import NightPlan, read_plan
-from farm.nightly.schedule import FLASH_S, Knowledge, Past, Schedule, Start, expand
-from farm.nightly.state import replay
+from farm.nightly.plan import NightPlan, Places, read_plan
+from farm.nightly.schedule import (
+    FLASH_S,
+    Knowledge,
+    Past,
+    Schedule,
+    Start,
+    Thing,
+    expand,
+    impossible,
+)
+from farm.nightly.seats import Chosen, Seat, boards_of, choose
+from farm.nightly.state import NightState, replay
 from farm.nightly.trust import Rules
 from farm.run.store import new_run_id
 
@@ -48,6 +58,8 @@ class Options:
     new: bool
     quiet: bool
     command: tuple[str, ...]
+    coordinator: str = ""
+    devices: Path = Path("devices")
 
 
 @dataclass(frozen=True)
@@ -58,13 +70,14 @@ class Preview:
     starts: Sequence[tuple[float, Start]]
     holes: Sequence[NightHole]
     duration_s: float
+    said: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class _Prepared:
     plan: NightPlan
     sha256: str
-    boards: Mapping[str, tuple[Path, BenchOptions]]
+    chosen: Chosen
     schedule: Schedule
     holes: list[NightHole]
     rules: Rules
@@ -72,18 +85,23 @@ class _Prepared:
 
 def preview(options: Options) -> Preview:
     """What `work` would do; nothing is built, started or written."""
-    with open_history(options.history, out=options.out) as history:
-        prepared = _prepare(options.plan, history)
-        folder = _unfinished(options, prepared.sha256)
-        entries: list[Entry] = [_opened("", prepared, history)]
+    with ExitStack() as opened:
+        history = opened.enter_context(open_history(options.history, out=options.out))
+        plan = read_plan(options.plan)
+        folder = _unfinished(options, _sha256(options.plan))
+        entries: list[Entry] = []
         if folder is not None:
             entries = read_journal(folder / JOURNAL_NAME)[0]
+        coordinator = _connected(options, plan, "", opened)
+        prepared = _prepare(options, plan, history, coordinator, replay(entries, Rules(1, 1)))
+        entries = entries or [_opened("", prepared, history)]
     starts = prepared.schedule.preview(entries, prepared.rules)
     return Preview(
         resumed=folder.name if folder else None,
         starts=starts,
         holes=prepared.holes,
         duration_s=prepared.schedule.duration_s(starts),
+        said=prepared.chosen.said,
     )
 
 
@@ -95,9 +113,14 @@ def work(options: Options) -> tuple[Night, list[Path]]:
     """
     with ExitStack() as opened:
         history = opened.enter_context(open_history(options.history, out=options.out))
-        prepared = _prepare(options.plan, history)
-        folder = _unfinished(options, prepared.sha256)
+        plan = read_plan(options.plan)
+        folder = _unfinished(options, _sha256(options.plan))
         night_id = folder.name if folder else new_run_id()
+        coordinator = _connected(options, plan, mark_of(night_id), opened)
+        before = NightState(Rules(1, 1))
+        if folder is not None:
+            before = replay(read_journal(folder / JOURNAL_NAME)[0], Rules(1, 1))
+        prepared = _prepare(options, plan, history, coordinator, before)
         if folder is None:
             folder = options.out / NIGHTS / night_id
             _make(folder, options.plan)
@@ -106,7 +129,7 @@ def work(options: Options) -> tuple[Night, list[Path]]:
         with BuildProgress() as progress:
             kernels = prepare_kernels(
                 prepared.plan,
-                [board for _, board in prepared.boards.values()],
+                boards_of(prepared.chosen.seats).values(),
                 folder / _KERNELS,
                 progress,
             )
@@ -115,24 +138,32 @@ def work(options: Options) -> tuple[Night, list[Path]]:
         journal.append(entry)
         state.add(entry)
         view = opened.enter_context(
-            LiveView(prepared.boards, len(prepared.schedule.cells), quiet=options.quiet)
+            LiveView(prepared.chosen.seats, len(prepared.schedule.cells), quiet=options.quiet)
         )
-        what = f"{len(prepared.schedule.cells)} cells on {len(prepared.schedule.boards)} boards"
+        what = f"{len(prepared.schedule.cells)} cells on {len(prepared.schedule.seats)} boards"
         if len(journal.entries) > 1:
             what = f"going on, {len(state.cycles)} cycles are done"
         view.note(f"night {night_id}: {what}")
+        for said in prepared.chosen.said:
+            view.note(said)
+        if coordinator is not None:
+            wanted = [one.name for one in prepared.chosen.seats.values() if one.is_place]
+            for said in release_left_behind(coordinator, wanted, options.out / NIGHTS, night_id):
+                view.note(said)
         controller = Controller(
             prepared.plan,
             folder,
             journal,
             state,
             prepared.schedule,
-            prepared.boards,
+            prepared.chosen.seats,
             kernels,
             prepared.holes,
             history,
             view,
             options.command,
+            coordinator,
+            options.devices,
         )
         night, runs = controller.run()
         try:
@@ -143,20 +174,28 @@ def work(options: Options) -> tuple[Night, list[Path]]:
     return night, files
 
 
-def _prepare(path: Path, history: History) -> _Prepared:
-    plan = read_plan(path)
-    boards: dict[str, tuple[Path, BenchOptions]] = {}
-    for lg_env in plan.boards:
-        options = read_options(lg_env)
-        if options.board in boards:
-            raise UsageError(
-                f"{path}: two environments are of the board {options.board}: "
-                f"{boards[options.board][0]} and {lg_env}"
-            )
-        boards[options.board] = (lg_env, options)
+def _connected(
+    options: Options, plan: NightPlan, mark: str, opened: ExitStack
+) -> Coordinator | None:
+    """The coordinator, if the plan chooses places and one is named."""
+    if not options.coordinator or not any(isinstance(one, Places) for one in plan.boards):
+        return None
+    return opened.enter_context(Coordinator(options.coordinator, mark=mark))
+
+
+def _prepare(
+    options: Options,
+    plan: NightPlan,
+    history: History,
+    coordinator: Coordinator | None,
+    before: NightState,
+) -> _Prepared:
+    places = coordinator.places() if coordinator is not None else None
+    chosen = choose(options.plan, plan, places, options.devices, before.places)
+    boards = boards_of(chosen.seats)
     cells, holes = expand(
         [kernel.name for kernel in plan.kernels],
-        [options for _, options in boards.values()],
+        tuple(boards.values()),
         plan.chosen,
         plan.channels,
         plan.repeats,
@@ -168,9 +207,21 @@ def _prepare(path: Path, history: History) -> _Prepared:
         training_scenario=plan.set_aside.scenario,
         flash_s=0.0 if plan.flash == "none" else FLASH_S,
         knowledge=_knowledge(history, plan.name),
+        seats={name: seat.board for name, seat in chosen.seats.items()},
+        unable={name: _unable(seat, plan) for name, seat in chosen.seats.items()},
     )
     rules = Rules(plan.set_aside.after, plan.set_aside.training)
-    return _Prepared(plan, _sha256(path), boards, schedule, holes, rules)
+    return _Prepared(plan, _sha256(options.plan), chosen, schedule, holes, rules)
+
+
+def _unable(seat: Seat, plan: NightPlan) -> frozenset[Thing]:
+    """What cannot be run there."""
+    return frozenset(
+        (scenario.name, channels)
+        for scenario in plan.chosen
+        for channels in plan.channels
+        if impossible(seat.options, scenario, channels)
+    )
 
 
 def _knowledge(history: History, plan: str) -> Knowledge:
@@ -192,7 +243,7 @@ def _knowledge(history: History, plan: str) -> Knowledge:
 def _opened(night_id: str, prepared: _Prepared, history: History) -> Opened:
     states = history.board_states()
     boards = []
-    for name in prepared.boards:
+    for name in prepared.chosen.seats:
         known = states.get(name)
         boards.append(
             StoredTrust(
@@ -208,6 +259,7 @@ def _opened(night_id: str, prepared: _Prepared, history: History) -> Opened:
         plan=prepared.plan.name,
         plan_sha256=prepared.sha256,
         boards=tuple(boards),
+        places=tuple(one.stored for one in prepared.chosen.seats.values() if one.is_place),
     )
 
 

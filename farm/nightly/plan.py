@@ -22,7 +22,7 @@ from farm.run.channels import parse_channels
 from farm.scenarios import Scenario, scenario_named, select
 from farm.yaml_file import read_yaml
 
-__all__ = ["Build", "NightPlan", "Prebuilt", "duration_s", "read_plan", "schema"]
+__all__ = ["Build", "NightPlan", "Places", "Prebuilt", "duration_s", "read_plan", "schema"]
 
 _HINT = "See `farm nightly --help`; `farm nightly --schema` prints what a plan may hold."
 _DURATION = re.compile(
@@ -105,6 +105,39 @@ def _kernel_kind(value: Any) -> Any:
     return kind.model_validate(value)
 
 
+class Places(_Strict):
+    """Boards that a labgrid coordinator knows: all its places with these tags and features."""
+
+    tags: dict[str, str] = Field(default={}, description="as `labgrid-client set-tags` wrote them")
+    features: tuple[str, ...] = Field(default=(), description="sahara, fastboot ...")
+    cells: Literal["shared", "each"] = Field(
+        default="shared",
+        description="shared: places with one description share the cells, each is run once, by "
+        "whichever is free; each: every place runs them all",
+    )
+
+    @model_validator(mode="after")
+    def _chosen_by_something(self) -> Self:
+        if not self.tags and not self.features:
+            raise ValueError("places are chosen by tags or features: name at least one")
+        return self
+
+
+def _board_kind(value: Any) -> Any:
+    """Say of which kind a board is meant to be, so that errors speak of that kind alone."""
+    if isinstance(value, dict):
+        unknown = sorted(set(map(str, value)) - set(Places.model_fields))
+        if unknown:
+            raise ValueError(
+                f"there is no key `{unknown[0]}` here; the keys are "
+                f"{', '.join(Places.model_fields)}"
+            )
+        return Places.model_validate(value)
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise ValueError("a board is an environment file, or tags and features of places")
+
+
 class SetAside(_Strict):
     """When a board is no longer trusted as a bench, and how it comes back."""
 
@@ -126,7 +159,14 @@ class NightPlan(_Strict):
         tuple[Annotated[Build | Prebuilt, BeforeValidator(_kernel_kind)], ...],
         Field(min_length=1),
     ] = (Build(name="default"),)
-    boards: tuple[Path, ...] = Field(min_length=1, description="labgrid environments")
+    boards: tuple[Annotated[Path | Places, BeforeValidator(_board_kind)], ...] = Field(
+        min_length=1, description="labgrid environments, or places of a coordinator"
+    )
+    wait: Annotated[float, BeforeValidator(duration_s)] = Field(
+        default=1800.0,
+        validate_default=False,
+        description="for a place that somebody has or that is lost: 30m; in seconds inside",
+    )
     scenarios: tuple[Annotated[str, AfterValidator(_scenario)], ...] = Field(
         default=("quick",), min_length=1, description="names, patterns, groups, quick or all"
     )
@@ -183,7 +223,9 @@ def read_plan(path: Path) -> NightPlan:
 
     return plan.model_copy(
         update={
-            "boards": tuple(below / board for board in plan.boards),
+            "boards": tuple(
+                board if isinstance(board, Places) else below / board for board in plan.boards
+            ),
             "kernels": tuple(placed(kernel) for kernel in plan.kernels),
         }
     )

@@ -7,7 +7,8 @@ so that a short night sees more of them; a board changes its kernel only where t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.bench.features import missing_bench
@@ -28,6 +29,8 @@ FLASH_S = 30.0
 DEATHS = 2
 
 Known = tuple[str, str, str, tuple[str, ...]]
+# A scenario with a set of channels.
+Thing = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,17 @@ Knowledge = Mapping[Known, Past]
 
 @dataclass(frozen=True)
 class Start:
-    """A cycle to run."""
+    """A cycle to run; ``place`` is where, if places share the cells."""
 
     cell: NightCell
     attempt: int
     purpose: Purpose
+    place: str = ""
+
+    @property
+    def seat(self) -> str:
+        """Where: the place, or the board that has its cells to itself."""
+        return self.place or self.cell.board
 
 
 def known(cell: NightCell) -> Known:
@@ -64,6 +73,14 @@ def urgency(past: Past | None) -> int:
     return 1 if len(set(past.verdicts)) > 1 else 3
 
 
+def impossible(
+    board: BenchOptions, scenario: Scenario, channels: tuple[str, ...]
+) -> tuple[str, ...]:
+    """What a board lacks for a scenario that is read by these channels."""
+    lacking = {*missing_bench(scenario, board), *features_needed(channels) - board.features}
+    return tuple(sorted(lacking))
+
+
 def expand(
     kernels: Sequence[str],
     boards: Sequence[BenchOptions],
@@ -78,10 +95,7 @@ def expand(
         for kernel in kernels:
             for scenario in scenarios:
                 for wanted in channels:
-                    lacking = {
-                        *missing_bench(scenario, board),
-                        *features_needed(wanted) - board.features,
-                    }
+                    lacking = impossible(board, scenario, wanted)
                     for repeat in range(1, repeats + 1):
                         cell = NightCell(
                             kernel=kernel,
@@ -91,7 +105,7 @@ def expand(
                             repeat=repeat,
                         )
                         if lacking:
-                            reason = f"the board has no {', '.join(sorted(lacking))}"
+                            reason = f"the board has no {', '.join(lacking)}"
                             holes.append(NightHole(cell=cell, reason=reason))
                         else:
                             cells.append(cell)
@@ -100,7 +114,11 @@ def expand(
 
 @dataclass
 class Schedule:
-    """The cells of a night, and what is to be run next; asks only its arguments."""
+    """The cells of a night, and what is to be run next; asks only its arguments.
+
+    A board's cells are run at its seats: at itself, or at the places that share them. ``seats``
+    tells each seat's board, ``unable`` what a seat cannot do and another of its board can.
+    """
 
     cells: Sequence[NightCell]
     retries: int
@@ -108,11 +126,18 @@ class Schedule:
     training_scenario: str
     flash_s: float = FLASH_S
     knowledge: Knowledge = field(default_factory=dict)
+    seats: Mapping[str, str] = field(default_factory=dict)
+    unable: Mapping[str, Collection[Thing]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kernels = list(dict.fromkeys(cell.kernel for cell in self.cells))
         boards = list(dict.fromkeys(cell.board for cell in self.cells))
         self._kernels = kernels
+        if not self.seats:
+            self.seats = {board: board for board in boards}
+        self._seats_of: dict[str, list[str]] = {board: [] for board in boards}
+        for seat, board in self.seats.items():
+            self._seats_of.setdefault(board, []).append(seat)
         self._by_board: dict[str, list[NightCell]] = {board: [] for board in boards}
         for cell in self.cells:
             self._by_board[cell.board].append(cell)
@@ -135,6 +160,10 @@ class Schedule:
     def boards(self) -> tuple[str, ...]:
         """The boards that have cells."""
         return tuple(self._by_board)
+
+    def seats_of(self, board: str) -> tuple[str, ...]:
+        """Where the board's cells are run."""
+        return tuple(self._seats_of[board])
 
     def estimate_s(self, cell: NightCell, current: str | None) -> float:
         """About how long a cycle takes, flashing included."""
@@ -160,15 +189,31 @@ class Schedule:
         return ""
 
     def next_for(
-        self, board: str, state: NightState, current: str | None, spent_s: float
+        self,
+        seat: str,
+        state: NightState,
+        current: str | None,
+        spent_s: float,
+        busy: Collection[NightCell] = (),
     ) -> Start | None:
-        """The board's next cycle; ``current`` is the kernel that it has now."""
+        """The seat's next cycle; ``current`` is the kernel that it has now.
+
+        ``busy`` are cells that are being run at other seats.
+        """
+        board = self.seats[seat]
         left_s = None if self.budget_s is None else self.budget_s - spent_s
-        if state.trust.get(board, Trust()).set_aside:
-            return self._training(board, state, current, left_s)
-        open_cells = [cell for cell in self._by_board[board] if self.is_open(cell, state)]
+        if state.trust.get(seat, Trust()).set_aside:
+            return self._training(seat, state, current, left_s)
+        unable = self.unable.get(seat, ())
+        open_cells = [
+            cell
+            for cell in self._by_board.get(board, ())
+            if cell not in busy
+            and (cell.scenario, cell.channels) not in unable
+            and self.is_open(cell, state)
+        ]
         # A controller that goes on keeps the order that the one before it had.
-        liked = current or state.last_kernel.get(board)
+        liked = current or state.last_kernel.get(seat)
 
         def rank(cell: NightCell) -> tuple[bool, int, int, bool, int, int]:
             repeat, urgent, kernel, turn = self._place[cell]
@@ -180,29 +225,34 @@ class Schedule:
         cell = min(open_cells, key=rank, default=None)
         if cell is None:
             return None
-        return Start(cell, len(state.attempts.get(cell, ())) + 1, Purpose.PLAN)
+        attempt = len(state.attempts.get(cell, ())) + 1
+        return Start(cell, attempt, Purpose.PLAN, self._place_of(seat))
+
+    def _place_of(self, seat: str) -> str:
+        return "" if self.seats[seat] == seat else seat
 
     def _training(
-        self, board: str, state: NightState, current: str | None, left_s: float | None
+        self, seat: str, state: NightState, current: str | None, left_s: float | None
     ) -> Start | None:
-        """A training cycle for a board that was set aside before this night."""
+        """A training cycle for a seat that was set aside before this night."""
+        board = self.seats[seat]
         set_aside_tonight = any(
-            cycle.cell.board == board and cycle.purpose is Purpose.PLAN for cycle in state.cycles
+            cycle.seat == seat and cycle.purpose is Purpose.PLAN for cycle in state.cycles
         )
-        if set_aside_tonight or state.failed_trainings[board]:
+        if set_aside_tonight or state.failed_trainings[seat]:
             return None
-        if not any(self.is_open(cell, state) for cell in self._by_board[board]):
+        if not any(self.is_open(cell, state) for cell in self._by_board.get(board, ())):
             return None
         cell = NightCell(
-            kernel=current or state.last_kernel.get(board, self._kernels[0]),
+            kernel=current or state.last_kernel.get(seat, self._kernels[0]),
             board=board,
             scenario=self.training_scenario,
             channels=("pstorefs",),
-            repeat=state.trainings[board] + 1,
+            repeat=state.trainings[seat] + 1,
         )
         if left_s is not None and self.estimate_s(cell, current) > left_s:
             return None
-        return Start(cell, 1, Purpose.TRAINING)
+        return Start(cell, 1, Purpose.TRAINING, self._place_of(seat))
 
     def holes(self, state: NightState, *, over: str) -> list[NightHole]:
         """The cells without a cycle; ``over`` is why those that might have been run were not."""
@@ -210,13 +260,13 @@ class Schedule:
         for cell in self.cells:
             if state.attempts.get(cell):
                 continue
-            trust = state.trust.get(cell.board, Trust())
+            trusts = [state.trust.get(seat, Trust()) for seat in self._seats_of[cell.board]]
             if state.deaths[cell] >= DEATHS:
                 reason = f"the board's worker ended {DEATHS} times: {state.why_died[cell]}"
             elif skipped := self._skipped(cell, state):
                 reason = f"not possible when it was tried: {skipped}"
-            elif trust.set_aside:
-                reason = f"the board was set aside: {trust.set_aside}"
+            elif trusts and all(trust.set_aside for trust in trusts):
+                reason = f"the board was set aside: {trusts[0].set_aside}"
             else:
                 reason = over
             found.append(NightHole(cell=cell, reason=reason))
@@ -224,31 +274,43 @@ class Schedule:
 
     def duration_s(self, starts: Sequence[tuple[float, Start]]) -> float:
         """How long what `preview` returned takes, in seconds."""
-        ends = dict.fromkeys(self.boards, 0.0)
+        ends = dict.fromkeys(self.seats, 0.0)
         current: dict[str, str] = {}
         for begin_s, start in starts:
-            board = start.cell.board
-            ends[board] = begin_s + self.estimate_s(start.cell, current.get(board))
-            current[board] = start.cell.kernel
+            seat = start.seat
+            ends[seat] = begin_s + self.estimate_s(start.cell, current.get(seat))
+            current[seat] = start.cell.kernel
         return max(ends.values(), default=0.0)
 
     def preview(self, entries: Sequence[Entry], rules: Rules) -> list[tuple[float, Start]]:
         """What would be run after ``entries`` if every cycle passed, and when, in seconds."""
         found: list[tuple[float, Start]] = []
-        begin = replay(entries, rules).spent_s()
-        for board in self.boards:
-            state, now, current = replay(entries, rules), 0.0, None
-            while start := self.next_for(board, state, current, begin + now):
-                found.append((now, start))
-                now += self.estimate_s(start.cell, current)
-                current = start.cell.kernel
-                state.add(_passed(start))
-        return sorted(found, key=lambda one: (one[0], self.boards.index(one[1].cell.board)))
+        state = replay(entries, rules)
+        begin = state.spent_s()
+        order = list(self.seats)
+        current: dict[str, str] = {}
+        running: dict[str, Start] = {}
+        free = [(0.0, at) for at in range(len(order))]
+        while free:
+            now, at = heapq.heappop(free)
+            seat = order[at]
+            if seat in running:
+                state.add(_passed(running.pop(seat)))
+            busy = {start.cell for start in running.values()}
+            start = self.next_for(seat, state, current.get(seat), begin + now, busy)
+            if start is None:
+                continue
+            found.append((now, start))
+            running[seat] = start
+            heapq.heappush(free, (now + self.estimate_s(start.cell, current.get(seat)), at))
+            current[seat] = start.cell.kernel
+        return found
 
 
 def _passed(start: Start) -> Finished:
     cycle = NightCycle(
         cell=start.cell,
+        place=start.place,
         attempt=start.attempt,
         purpose=start.purpose,
         counts=True,

@@ -17,6 +17,8 @@ from farm.nightly.journal import (
     Finished,
     KernelReady,
     Opened,
+    PlaceTold,
+    StoredPlace,
 )
 from farm.nightly.trust import Rules, Trust, follow
 
@@ -25,7 +27,10 @@ __all__ = ["NightState", "replay"]
 
 @dataclass
 class NightState:
-    """The night so far; `add` takes the next entry of its journal."""
+    """The night so far; `add` takes the next entry of its journal.
+
+    What is known of a board is kept by its seat: the place where it is, where places share cells.
+    """
 
     rules: Rules
     night_id: str = ""
@@ -43,6 +48,8 @@ class NightState:
     trainings: Counter[str] = field(default_factory=Counter)
     runs: dict[str, None] = field(default_factory=dict)
     last_kernel: dict[str, str] = field(default_factory=dict)
+    places: dict[str, StoredPlace] = field(default_factory=dict)
+    told: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     closed: Closed | None = None
     last_at: str = ""
     _spent_s: float = 0.0
@@ -61,6 +68,7 @@ class NightState:
                         one.board: Trust(one.set_aside, one.bench_failures, one.clean_trainings)
                         for one in entry.boards
                     }
+                self.places.update((one.name, one) for one in entry.places)
                 self.closed = None
             case KernelReady():
                 self.kernels[entry.kernel.name] = entry.kernel
@@ -68,34 +76,40 @@ class NightState:
                 if entry.board not in self.benches:
                     self.benches.append(entry.board)
             case Begun():
-                self.begun[entry.cell.board] = entry
+                self.begun[entry.seat] = entry
                 self.runs[entry.run] = None
-                self.last_kernel[entry.cell.board] = entry.cell.kernel
+                self.last_kernel[entry.seat] = entry.cell.kernel
             case Finished():
                 self._finish(entry)
             case Died():
-                self.begun.pop(entry.cell.board, None)
+                self.begun.pop(entry.seat, None)
                 self.deaths[entry.cell] += 1
                 self.why_died[entry.cell] = entry.why
+            case PlaceTold():
+                told = self.told.setdefault(entry.place, [])
+                if not told or told[-1][1] != entry.what:
+                    told.append((entry.at, entry.what))
+                if entry.cell is not None:
+                    self.begun.pop(entry.place, None)
             case Closed():
                 self.closed = entry
                 self.begun.clear()
         self.last_at = entry.at
 
     def _finish(self, entry: Finished) -> None:
-        cycle, board = entry.cycle, entry.cycle.cell.board
-        self.begun.pop(board, None)
+        cycle, seat = entry.cycle, entry.cycle.seat
+        self.begun.pop(seat, None)
         self.runs[cycle.run] = None
-        self.last_kernel[board] = cycle.cell.kernel
+        self.last_kernel[seat] = cycle.cell.kernel
         if entry.interrupted:
             return
         self.cycles.append(cycle)
-        before = self.trust.get(board, Trust())
-        self.trust[board] = follow(before, cycle, self.rules)
+        before = self.trust.get(seat, Trust())
+        self.trust[seat] = follow(before, cycle, self.rules)
         if cycle.purpose is Purpose.TRAINING:
-            self.trainings[board] += 1
-            if not self.trust[board].clean_trainings and self.trust[board].set_aside:
-                self.failed_trainings[board] += 1
+            self.trainings[seat] += 1
+            if not self.trust[seat].clean_trainings and self.trust[seat].set_aside:
+                self.failed_trainings[seat] += 1
         else:
             self.attempts.setdefault(cycle.cell, []).append(cycle)
 

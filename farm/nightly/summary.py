@@ -49,6 +49,10 @@ def print_night(night: Night) -> None:
     for board in night.boards:
         if board.set_aside:
             console.print(f"  {escape(visible(f'{board.name} is set aside: {board.set_aside}'))}")
+    for place in night.places:
+        if place.told:
+            words = f"{place.name}: {len(place.told)} times something came between, the last: "
+            console.print(f"  {escape(visible(words + place.told[-1]))}")
     for reason, count in Counter(hole.reason for hole in night.holes).most_common(_SHOWN):
         console.print(f"  {count} cells without a cycle: {escape(visible(reason))}")
     if night.interrupted:
@@ -66,6 +70,7 @@ def print_preview(preview: Preview, *, as_json: bool) -> None:
             {
                 "at_s": round(begin, 1),
                 **start.cell.model_dump(mode="json"),
+                "place": start.place,
                 "attempt": start.attempt,
                 "purpose": start.purpose.value,
             }
@@ -90,10 +95,10 @@ def print_preview(preview: Preview, *, as_json: bool) -> None:
         table.add_column(column)
     for begin, start in preview.starts:
         purpose = "training" if start.purpose is Purpose.TRAINING else ""
-        table.add_row(
-            span_text(begin), escape(start.cell.board), escape(cell_text(start.cell)), purpose
-        )
+        table.add_row(span_text(begin), escape(start.seat), escape(cell_text(start.cell)), purpose)
     console.print(table)
+    for said in preview.said:
+        console.print(escape(visible(said)), soft_wrap=True)
     for reason, count in Counter(hole.reason for hole in preview.holes).most_common():
         console.print(f"{count} cells are holes: {escape(reason)}", soft_wrap=True)
     words = f"{len(preview.starts)} cycles, about {span_text(preview.duration_s)}"
