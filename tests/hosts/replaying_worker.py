@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
-from pathlib import Path
 from typing import Any
 
 import yaml
