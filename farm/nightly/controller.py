@@ -380,7 +380,7 @@ class Controller:
                 if said.lasting:
                     self._view.note(f"{worker.seat}: {said.text}")
                 else:
-                    self._view.stage(worker.seat, said.text)
+                    self._view.stage(worker.seat, said.text, said.where, said.deadline_s)
             case Began():
                 assert worker.start is not None
                 begun = Begun(

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from farm.bench.environment import read_options
+from farm.bench.options import Deadlines
+from farm.bench.whereabouts import Place
 from farm.errors import BenchError, FarmError, UsageError
 from farm.nightly.benches import ensure_up, let_go
 from farm.nightly.messages import Began, Ended, Failed, Note, Order, Report, Task, Work
@@ -27,6 +30,24 @@ from farm.scenarios import scenario_named
 __all__ = ["Reports", "board_lock", "main"]
 
 _LOCK_DEADLINE_S = 15.0
+_STAGES = {
+    "boot": Place.BOOTING,
+    "arm": Place.SHELL,
+    "panic": Place.PANICKING,
+    "reset": Place.BOOTING,
+    "collect": Place.SHELL,
+    "flash": Place.SHELL,
+    "report": Place.OFF,
+}
+# What is read or flashed this way finds the board there.
+_MODES = {
+    "crash mode": Place.CRASH,
+    "sahara": Place.CRASH,
+    "ramdump": Place.CRASH,
+    "firehose": Place.EDL,
+    "edl": Place.EDL,
+    "fastboot": Place.FASTBOOT,
+}
 _MOVED_EVERY_S = 1.0
 
 
@@ -68,12 +89,22 @@ class Reports:
         self._file.flush()
 
 
+def _where(stage: str, detail: str) -> Place:
+    """Where a board is by what a session does with it."""
+    if stage in ("collect", "flash") and detail in _MODES:
+        return _MODES[detail]
+    if stage == "boot" and detail:
+        return Place.UNKNOWN  # the bench is being opened, or the board is being got back
+    return _STAGES.get(stage, Place.UNKNOWN)
+
+
 class _Told(RunProgress):
     """Tells the controller what a session would show."""
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: Reports, deadlines_s: Deadlines) -> None:
         super().__init__(0, quiet=True)
         self._say = reports.say
+        self._deadlines_s = deadlines_s
         self._moved_at = 0.0
 
     def begin_cycle(self, name: str) -> None:
@@ -81,8 +112,18 @@ class _Told(RunProgress):
 
     def stage(self, stage: str, detail: str = "") -> None:
         """Say what the cycle does now."""
-        self._what = f"{stage}: {detail}" if detail else stage
-        self._say(Note(text=self._what))
+        name = "script" if stage == "arm" else stage
+        self._now = Note(
+            text=f"{stage}: {detail}" if detail else stage,
+            where=_where(stage, detail),
+            deadline_s=getattr(self._deadlines_s, name, None),
+        )
+        self._say(self._now)
+
+    def found(self, where: str) -> None:
+        """Say where the board was found when the bench had failed."""
+        self._now = Note(text="found", where=where)
+        self._say(self._now)
 
     def moved(self, done_bytes: int, total_bytes: int, words: str = "") -> None:
         """Say how far a transfer is, now and then."""
@@ -90,7 +131,7 @@ class _Told(RunProgress):
         if now - self._moved_at >= _MOVED_EVERY_S:
             self._moved_at = now
             part = f"{100 * done_bytes // total_bytes} %" if total_bytes else words
-            self._say(Note(text=f"{self._what} {part}"))
+            self._say(self._now.model_copy(update={"text": f"{self._now.text} {part}"}))
 
     def bytes_collected(self, done_bytes: int, total_bytes: int) -> None:
         """Say how far the read-back is."""
@@ -110,7 +151,7 @@ class _Board:
     def __init__(self, work: Work, reports: Reports) -> None:
         self._work = work
         self._say = reports.say
-        self._progress = _Told(reports)
+        self._progress = _Told(reports, read_options(work.lg_env).deadlines_s)
         self._session: Session | None = None
         self._kernel = ""
         self._number = 0
@@ -139,6 +180,8 @@ class _Board:
                 interrupted=interrupted,
             )
         )
+        if fault is not None and fault.place:
+            self._progress.found(fault.place)
         if fault is not None and not interrupted and not session.recover(fault):
             # A session anew begins with the power.
             self.leave()
