@@ -61,8 +61,6 @@ def top(
     folder. Exit code 3: the night's controller is gone.
     """
     # labgrid takes its time to load, and only --coordinator needs it.
-    from rich.console import Console
-
     from farm.top.page import page, write_pages
     from farm.top.terminal import as_text, screen
     from farm.top.view import OVER, NightWatch, newest
@@ -90,7 +88,7 @@ def top(
             if as_json:
                 print(now.model_dump_json(indent=1))
             else:
-                as_text(now, Console())
+                as_text(now)
             raise typer.Exit(_exit_code(now.state))
         interval_s = max(1, round(every))
         if serve is not None:

@@ -24,6 +24,7 @@ _COLOURS = {
     Verdict.ERROR: "bold magenta",
     Verdict.SKIP: "yellow",
 }
+_WIDE = 240
 _STATES = {
     State.RUNNING: "green",
     State.FINISHED: "bold",
@@ -99,9 +100,12 @@ def table_of(night: NightNow) -> Group:
     return Group(*parts, *_places(night))
 
 
-def as_text(night: NightNow, console: Console) -> None:
-    """Print it once."""
-    console.print(table_of(night), soft_wrap=not console.is_terminal)
+def as_text(night: NightNow) -> None:
+    """Print it once, whole where that is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(table_of(night))
 
 
 class PlainView:
