@@ -14,8 +14,11 @@ from farm.nightly.journal import JOURNAL_NAME, Begun, Entry
 from farm.nightly.pulse import PULSE_NAME, Pulse, PulseWriter, SeatPulse, wall_clock
 from farm.nightly.schedule import Schedule
 from farm.nightly.state import replay
-from farm.top.view import NOT_REACHED
+from farm.top.view import NOT_REACHED, NightNow, NightWatch, PlaceNow
 from tests.nightly.imaginary import RULES, finished, opened, schedule
+from tests.report.nights import hole
+from tests.report.test_night import LONG
+from tests.report.test_report import HOSTILE
 
 NIGHT_ID = "20261124-220000-0000"
 STARTED = datetime(2026, 11, 24, 22, 0, tzinfo=UTC)
@@ -124,3 +127,27 @@ def beat(
     pulse = Pulse.model_validate_json(path.read_text())
     assert pulse.pid == os.getpid()
     path.write_text(pulse.model_copy(update=changes).model_dump_json())
+
+
+def hostile_night(folder: Path) -> NightNow:
+    """A night in which every name and word that comes from elsewhere is hostile."""
+    name = HOSTILE[0] + LONG
+    made = plan()
+    entries = begun_night(made, 2, why=HOSTILE[1])
+    write_entries(folder, entries)
+    write_account(
+        folder,
+        made,
+        entries,
+        aside=name,
+        plan=HOSTILE[2],
+        holes=(hole("b0", HOSTILE[0], name),),
+    )
+    beat(folder, made, where=HOSTILE[1], stage=name)
+    now = NightWatch(folder).look()
+    boards = tuple(one.model_copy(update={"name": name, "late": True}) for one in now.boards)
+    places = tuple(
+        PlaceNow(name=name, holder=holder, by_this_night=False, lacks=name, tags={name: name})
+        for holder in ("", *HOSTILE)
+    )
+    return now.model_copy(update={"boards": boards, "places": places, "coordinator": HOSTILE[0]})
