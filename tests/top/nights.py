@@ -129,6 +129,16 @@ def beat(
     path.write_text(pulse.model_copy(update=changes).model_dump_json())
 
 
+def stored(folder: Path) -> Path:
+    """A running night of this process: one of three cells is done on each of two boards."""
+    night = folder / "nights" / NIGHT_ID
+    entries = begun_night(plan(), 1)
+    write_entries(night, entries)
+    write_account(night, plan(), entries)
+    beat(night, plan())
+    return night
+
+
 def hostile_night(folder: Path) -> NightNow:
     """A night in which every name and word that comes from elsewhere is hostile."""
     name = HOSTILE[0] + LONG

@@ -20,7 +20,7 @@ from farm.nightly.pulse import PULSE_NAME
 from farm.top.serve import serving
 from tests.figures.replay import ENVIRONMENT
 
-from .nights import beat, begun_night, plan, write_account, write_entries
+from .nights import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 FARM = str(Path(sys.executable).with_name("farm"))
@@ -141,15 +141,6 @@ def test_pages_are_kept_and_one_of_them_does_not_load_itself_again(tmp_path: Pat
     still = (tmp_path / "live page-still.html").read_text()
     assert 'http-equiv="refresh"' not in still
     assert 'href="live%20page.html"' in still
-
-
-def stored(folder: Path) -> Path:
-    night = folder / "nights" / "20261124-220000-0000"
-    entries = begun_night(plan(), 1)
-    write_entries(night, entries)
-    write_account(night, plan(), entries)
-    beat(night, plan())
-    return night
 
 
 def test_plain_lines_until_ctrl_c(tmp_path: Path) -> None:
