@@ -50,7 +50,7 @@ help:
 	@echo "make stock-kernel  pstore's selftests, with the series and without"
 	@echo "make night         a night on four virtual boards, killed three times; builds a kernel"
 	@echo "make hosts         nights on four hosts with sshd and exporters, and all faults of distribution"
-	@echo "make bench         the figures, as ratios, with their peers beside"
+	@echo "make bench         the figures, as ratios, with their peers beside; half an hour"
 	@echo "make mutation      the judge, held against $(COUNT) randomly damaged captures"
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
 	@echo "make fuzz          fuzz every format, $(FUZZ_S) s of processor time each (FUZZ_S=..., FUZZ_TARGETS=...)"
@@ -146,11 +146,13 @@ hosts: build $(SSHD)
 	PANIC_FARM_FAULT_TIMES=10 $(VENV)/bin/pytest tests/hosts/test_nightly_faults.py
 	$(VENV)/bin/pytest -m hosts -s tests/hosts
 
-bench: setup
+bench: build
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
 	$(VENV)/bin/python -m tests.figures.signoff
 	$(VENV)/bin/python -m tests.figures.night_report
+	$(VENV)/bin/python -m tests.figures.cycle_cost --lg-env $(ENV)
+	$(VENV)/bin/python -m tests.figures.replay
 
 # Not part of `make test`: ten minutes of processor time for each of fourteen formats.
 FUZZ_S := 600

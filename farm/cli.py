@@ -33,6 +33,7 @@ _COMMANDS = {
         "app",
         "The places of a labgrid coordinator: list, sync with devices/.",
     ),
+    "top": ("farm.top.cli", "top", "Show what every board of a night does now, and who has it."),
     "scenarios": ("farm.run.cli", "scenarios", "List the ways to panic a board."),
     "where": ("farm.bench.cli", "where", "Say where a board is: off, EDL, crash mode, shell ..."),
     "doctor": ("farm.doctor.cli", "doctor", "Say what is wrong with a bench, before a night is."),

@@ -86,6 +86,17 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.export",
         }
     ),
+    "farm.top": frozenset(
+        {
+            "farm",
+            "farm.errors",
+            "farm.model",
+            "farm.judge",
+            "farm.report",
+            "farm.hosts",
+            "farm.nightly",
+        }
+    ),
     "farm.doctor": frozenset(
         {
             "farm",

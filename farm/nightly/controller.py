@@ -18,7 +18,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -69,6 +68,7 @@ from farm.nightly.schedule import Schedule, Start
 from farm.nightly.seats import Seat, boards_of
 from farm.nightly.state import NightState
 from farm.nightly.trust import Trust
+from farm.nightly.workers import WorkerProcess, start_worker
 
 __all__ = ["Controller", "adopt", "now"]
 
@@ -140,7 +140,7 @@ class _Worker:
     """
 
     seat: str
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     log: IO[bytes]
     kernel: str | None = None
     start: Start | None = None
@@ -302,17 +302,8 @@ class Controller:
             # labgrid lets only who has a place use it.
             host, _, user = self._coordinator.holder.partition("/")
             environment |= {"LG_HOSTNAME": host, "LG_USERNAME": user}
-        process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            # Ctrl-C is for the controller, which then tells its workers.
-            start_new_session=True,
-        )
+        process = start_worker(seat, log, environment, _WORKER)
         worker = _Worker(seat, process, log, hold=hold)
-        assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         self._workers[seat] = worker
@@ -328,7 +319,6 @@ class Controller:
         self._send(worker, work.model_dump_json())
 
     def _send(self, worker: _Worker, line: str) -> None:
-        assert worker.process.stdin is not None
         with suppress(BrokenPipeError):  # its end is noticed by what it no longer says
             worker.process.stdin.write(line.encode() + b"\n")
             worker.process.stdin.flush()
@@ -390,7 +380,7 @@ class Controller:
                 if said.lasting:
                     self._view.note(f"{worker.seat}: {said.text}")
                 else:
-                    self._view.stage(worker.seat, said.text)
+                    self._view.stage(worker.seat, said.text, said.where, said.deadline_s)
             case Began():
                 assert worker.start is not None
                 begun = Begun(
@@ -447,13 +437,12 @@ class Controller:
 
     def _gone(self, worker: _Worker) -> None:
         """A worker has ended: as it was told to, or in the middle of a cycle."""
-        self._selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        self._selector.unregister(worker.process.stdout)
         code = worker.process.wait()
         worker.log.close()
         for pipe in (worker.process.stdin, worker.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
         seat = worker.seat
         del self._workers[seat]
         start, begun = worker.start, worker.begun

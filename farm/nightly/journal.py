@@ -148,26 +148,30 @@ Entry = Opened | KernelReady | BenchStarted | Begun | Finished | Died | PlaceTol
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 
 
-def read_journal(path: Path) -> tuple[list[Entry], int]:
-    """The entries, and how many bytes of the file they are: a line that was cut is left out.
+def read_journal(path: Path, begin: int = 0) -> tuple[list[Entry], int]:
+    """The entries from byte ``begin`` on, and where they end: a line that was cut is left out.
 
     Raises UsageError for a line that is whole and yet none of a journal.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(begin)
+            data = file.read()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     whole = data[: data.rfind(b"\n") + 1]
+    from_byte = f" from byte {begin} on" if begin else ""
     entries = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             entries.append(_ENTRY.validate_json(line))
         except ValidationError as error:
             raise UsageError(
-                f"{path}:{number}: this is no entry of a journal: {error.errors()[0]['msg']}",
+                f"{path}:{number}{from_byte}: this is no entry of a journal: "
+                f"{error.errors()[0]['msg']}",
                 "The night cannot be taken up; begin another with --new.",
             ) from error
-    return entries, len(whole)
+    return entries, begin + len(whole)
 
 
 class Journal:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.model import NightCell, NightCycle, Purpose, Verdict
+from farm.nightly.pulse import PulseWriter, SeatPulse, wall_clock
 from farm.nightly.schedule import Start
 
 __all__ = ["LiveView", "cell_text", "span_text"]
@@ -49,13 +50,27 @@ class _Row:
     doing: str = "waiting"
     stage: str = ""
     since: float = field(default_factory=time.monotonic)
+    where: str = ""
+    stage_since: float = field(default_factory=time.monotonic)
+    deadline_s: float | None = None
     counts: Counter[Verdict] = field(default_factory=Counter)
 
 
 class LiveView:
-    """Shows boards and cycles; ``quiet`` keeps only the line that ends each cycle."""
+    """Shows boards and cycles; ``quiet`` keeps only the line that ends each cycle.
 
-    def __init__(self, boards: Iterable[str], total: int, *, quiet: bool = False) -> None:
+    What it shows goes to ``pulse`` too, for those who look from outside.
+    """
+
+    def __init__(
+        self,
+        boards: Iterable[str],
+        total: int,
+        *,
+        quiet: bool = False,
+        pulse: PulseWriter | None = None,
+    ) -> None:
+        self._pulse = pulse
         self._console = Console(stderr=True)
         self._is_live = self._console.is_terminal and not quiet
         self._plain = not self._is_live and not quiet
@@ -91,19 +106,28 @@ class LiveView:
         """Say that a cycle begins."""
         row = self._rows[start.seat]
         row.doing, row.stage, row.since = _start_text(start), "", time.monotonic()
+        row.stage_since, row.deadline_s = row.since, None
         if self._plain:
             self._line(f"{start.seat}: {row.doing}")
         self.refresh()
 
-    def stage(self, board: str, text: str) -> None:
-        """Say what a board does now."""
-        self._rows[board].stage = text
+    def stage(
+        self, board: str, text: str, where: str = "", deadline_s: float | None = None
+    ) -> None:
+        """Say what a board does now, how long that may take, and where it is, if that is known."""
+        row = self._rows[board]
+        # How far a transfer is follows its stage's name.
+        if not row.stage or not text.startswith(row.stage.partition(":")[0]):
+            row.stage_since = time.monotonic()
+        row.stage, row.deadline_s = text, deadline_s
+        row.where = where or row.where
         self.refresh()
 
     def ended(self, cycle: NightCycle, *, interrupted: bool) -> None:
         """Say how a cycle ended."""
         row = self._rows[cycle.seat]
         row.doing, row.stage, row.since = "waiting", "", time.monotonic()
+        row.stage_since, row.deadline_s = row.since, None
         if not interrupted:
             self._count(cycle)
         verdict = Text(f"{cycle.verdict.value:<5}", style=_COLOURS[cycle.verdict])
@@ -115,7 +139,7 @@ class LiveView:
     def rests(self, board: str, why: str) -> None:
         """Say that a board has nothing more to do."""
         row = self._rows[board]
-        row.doing, row.stage = why, ""
+        row.doing, row.stage, row.where, row.deadline_s = why, "", "", None
         if self._plain:
             self._line(f"{board}: {why}")
         self.refresh()
@@ -138,6 +162,23 @@ class LiveView:
         """Draw the table anew."""
         if self._is_live:
             self._live.update(self._table(), refresh=True)
+        if self._pulse is not None and self._pulse.is_due():
+            self._pulse.beat(
+                [
+                    SeatPulse(
+                        seat=seat,
+                        where=row.where,
+                        doing=row.doing,
+                        stage=row.stage,
+                        since=wall_clock(row.since),
+                        stage_since=wall_clock(row.stage_since),
+                        deadline_s=row.deadline_s,
+                    )
+                    for seat, row in self._rows.items()
+                ],
+                self._total,
+                self._budget_s,
+            )
 
     def _count(self, cycle: NightCycle) -> None:
         # A place of an earlier controller's may be gone.

@@ -62,11 +62,16 @@ class Began(Frozen):
 
 
 class Note(Frozen):
-    """What the board does now, or a remark (``lasting``) that the log keeps."""
+    """What the board does now, or a remark (``lasting``) that the log keeps.
+
+    ``where`` is where the board is by that, in the words of ``farm where``, or empty.
+    """
 
     said: Literal["note"] = "note"
     text: str
     lasting: bool = False
+    where: str = ""
+    deadline_s: float | None = None
 
 
 class Ended(Frozen):

@@ -22,6 +22,7 @@ from farm.nightly.kernels import Kernels, prepare_kernels
 from farm.nightly.left_behind import mark_of, release_left_behind
 from farm.nightly.live import LiveView
 from farm.nightly.plan import NightPlan, Places, read_plan
+from farm.nightly.pulse import PulseWriter
 from farm.nightly.schedule import (
     FLASH_S,
     Knowledge,
@@ -138,7 +139,12 @@ def work(options: Options) -> tuple[Night, list[Path]]:
         journal.append(entry)
         state.add(entry)
         view = opened.enter_context(
-            LiveView(prepared.chosen.seats, len(prepared.schedule.cells), quiet=options.quiet)
+            LiveView(
+                prepared.chosen.seats,
+                len(prepared.schedule.cells),
+                quiet=options.quiet,
+                pulse=PulseWriter(folder),
+            )
         )
         what = f"{len(prepared.schedule.cells)} cells on {len(prepared.schedule.seats)} boards"
         if len(journal.entries) > 1:

@@ -34,6 +34,7 @@ class NightState:
 
     rules: Rules
     night_id: str = ""
+    plan: str = ""
     plan_sha256: str = ""
     started: str = ""
     kernels: dict[str, NightKernel] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class NightState:
                 self._opened_at = entry.at
                 if not self.night_id:
                     self.night_id, self.plan_sha256 = entry.night_id, entry.plan_sha256
+                    self.plan = entry.plan
                     self.started = entry.at
                     self.trust = {
                         one.board: Trust(one.set_aside, one.bench_failures, one.clean_trainings)

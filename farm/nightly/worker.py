@@ -1,16 +1,14 @@
 """A board's worker: a process of its own, as a session's signals and labgrid's state are.
 
 It does what the controller says, cycle by cycle, and ends with the controller, however that ends:
-the kernel kills it, so that no board is worked on by two.
+the kernel kills it (`farm.nightly.workers`), so that no board is worked on by two.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import hashlib
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -18,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from farm.bench.environment import read_options
+from farm.bench.options import Deadlines
+from farm.bench.whereabouts import Place
 from farm.errors import BenchError, FarmError, UsageError
 from farm.nightly.benches import ensure_up, let_go
 from farm.nightly.messages import Began, Ended, Failed, Note, Order, Report, Task, Work
@@ -26,18 +27,28 @@ from farm.run.progress import RunProgress
 from farm.run.session import Session, signals_held, termination_as_interrupt
 from farm.scenarios import scenario_named
 
-__all__ = ["board_lock", "main"]
+__all__ = ["Reports", "board_lock", "main"]
 
-_PR_SET_PDEATHSIG = 1
 _LOCK_DEADLINE_S = 15.0
+_STAGES = {
+    "boot": Place.BOOTING,
+    "arm": Place.SHELL,
+    "panic": Place.PANICKING,
+    "reset": Place.BOOTING,
+    "collect": Place.SHELL,
+    "flash": Place.SHELL,
+    "report": Place.OFF,
+}
+# What is read or flashed this way finds the board there.
+_MODES = {
+    "crash mode": Place.CRASH,
+    "sahara": Place.CRASH,
+    "ramdump": Place.CRASH,
+    "firehose": Place.EDL,
+    "edl": Place.EDL,
+    "fastboot": Place.FASTBOOT,
+}
 _MOVED_EVERY_S = 1.0
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it is gone."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)  # it was gone before
 
 
 @contextmanager
@@ -65,20 +76,35 @@ def board_lock(lg_env: Path) -> Iterator[None]:
         yield
 
 
-# What anything else prints must not come between the reports.
-_REPORTS = os.fdopen(os.dup(1), "w", encoding="utf-8")
+class Reports:
+    """The way to the controller; what anything else prints goes to the log, not between them."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def say(self, report: Report) -> None:
+        """Tell the controller."""
+        self._file.write(report.model_dump_json() + "\n")
+        self._file.flush()
 
 
-def _say(report: Report) -> None:
-    _REPORTS.write(report.model_dump_json() + "\n")
-    _REPORTS.flush()
+def _where(stage: str, detail: str) -> Place:
+    """Where a board is by what a session does with it."""
+    if stage in ("collect", "flash") and detail in _MODES:
+        return _MODES[detail]
+    if stage == "boot" and detail:
+        return Place.UNKNOWN  # the bench is being opened, or the board is being got back
+    return _STAGES.get(stage, Place.UNKNOWN)
 
 
 class _Told(RunProgress):
     """Tells the controller what a session would show."""
 
-    def __init__(self) -> None:
+    def __init__(self, reports: Reports, deadlines_s: Deadlines) -> None:
         super().__init__(0, quiet=True)
+        self._say = reports.say
+        self._deadlines_s = deadlines_s
         self._moved_at = 0.0
 
     def begin_cycle(self, name: str) -> None:
@@ -86,8 +112,18 @@ class _Told(RunProgress):
 
     def stage(self, stage: str, detail: str = "") -> None:
         """Say what the cycle does now."""
-        self._what = f"{stage}: {detail}" if detail else stage
-        _say(Note(text=self._what))
+        name = "script" if stage == "arm" else stage
+        self._now = Note(
+            text=f"{stage}: {detail}" if detail else stage,
+            where=_where(stage, detail),
+            deadline_s=getattr(self._deadlines_s, name, None),
+        )
+        self._say(self._now)
+
+    def found(self, where: str) -> None:
+        """Say where the board was found when the bench had failed."""
+        self._now = Note(text="found", where=where)
+        self._say(self._now)
 
     def moved(self, done_bytes: int, total_bytes: int, words: str = "") -> None:
         """Say how far a transfer is, now and then."""
@@ -95,7 +131,7 @@ class _Told(RunProgress):
         if now - self._moved_at >= _MOVED_EVERY_S:
             self._moved_at = now
             part = f"{100 * done_bytes // total_bytes} %" if total_bytes else words
-            _say(Note(text=f"{self._what} {part}"))
+            self._say(self._now.model_copy(update={"text": f"{self._now.text} {part}"}))
 
     def bytes_collected(self, done_bytes: int, total_bytes: int) -> None:
         """Say how far the read-back is."""
@@ -106,15 +142,16 @@ class _Told(RunProgress):
 
     def note(self, text: str) -> None:
         """Say something that the night's log keeps."""
-        _say(Note(text=text, lasting=True))
+        self._say(Note(text=text, lasting=True))
 
 
 class _Board:
     """The board's session: one for each kernel in turn, and another when the board was lost."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, reports: Reports) -> None:
         self._work = work
-        self._progress = _Told()
+        self._say = reports.say
+        self._progress = _Told(reports, read_options(work.lg_env).deadlines_s)
         self._session: Session | None = None
         self._kernel = ""
         self._number = 0
@@ -125,13 +162,13 @@ class _Board:
         session = self._session_for(task)
         self._number += 1
         run = f"{self._work.out.name}/{session.folder.run_id}"
-        _say(Began(run=run, number=self._number))
+        self._say(Began(run=run, number=self._number))
         future, fault = session.cycle(
             scenario_named(task.scenario), task.repeat, channels=task.channels
         )
         cycle = future.result()
         interrupted = session.interrupted
-        _say(
+        self._say(
             Ended(
                 run=run,
                 number=self._number,
@@ -143,6 +180,8 @@ class _Board:
                 interrupted=interrupted,
             )
         )
+        if fault is not None and fault.place:
+            self._progress.found(fault.place)
         if fault is not None and not interrupted and not session.recover(fault):
             # A session anew begins with the power.
             self.leave()
@@ -192,12 +231,11 @@ def _orders() -> Iterator[Task]:
 
 def main() -> int:
     """Work on a board as standard input says; reports go to standard output."""
-    _end_with(int(sys.argv[1]))
-    os.dup2(2, 1)
+    reports = Reports()
     work = Work.model_validate_json(sys.stdin.readline())
     try:
         with termination_as_interrupt(), board_lock(work.lg_env):
-            board = _Board(work)
+            board = _Board(work, reports)
             try:
                 for task in _orders():
                     if not board.run(task):
@@ -208,10 +246,6 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except FarmError as error:
-        _say(Failed(message=str(error), usage=isinstance(error, UsageError)))
+        reports.say(Failed(message=str(error), usage=isinstance(error, UsageError)))
         return error.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

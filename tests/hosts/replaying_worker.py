@@ -7,7 +7,6 @@ of it: half of such cycles are a FAIL, which nobody may ever see.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import signal
@@ -15,7 +14,6 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -141,8 +139,6 @@ class Board:
 
 
 def main() -> int:
-    # As the real worker does it, whose import takes a second.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     work = Work.model_validate_json(sys.stdin.readline())
     try:
@@ -180,8 +176,4 @@ def controller() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["farm"]:
-        controller()
-    else:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-        sys.exit(main())
+    controller()

@@ -15,8 +15,10 @@ import pytest
 from farm.model import Verdict
 from farm.report import write_reports
 from farm.report.night import write_night_report
+from farm.top.page import write_pages
 from tests.history.nights import Shape
 from tests.history.nights import make_night as night_of_values
+from tests.top.nights import hostile_night
 
 from .nights import Board, bench_lost, flipped, hole, make_night, stored_night, truncated
 from .test_night import LONG
@@ -67,6 +69,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     hostile = [cycle(n, one, name=HOSTILE[0]) for n, one in enumerate(verdicts, 1)]
     report, _ = write_reports(run, run_of(*hostile))
 
+    live = tmp_path_factory.mktemp("live") / "top.html"
+    write_pages(hostile_night(live.parent / "nights" / "20260103-200000-cccc"), live, 60)
+
     def cell(text: str) -> Path:
         return next(p for p in sorted(cells.iterdir()) if text in p.read_text(encoding="utf-8"))
 
@@ -78,6 +83,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bench": cell("the serial line was lost"),
         "all nights": nights / "index.html",
         "run": report,
+        "live": live,
+        "live, still": live.with_name("top-still.html"),
     }
 
 
@@ -102,7 +109,17 @@ def axe() -> str:
     return source.read_text(encoding="utf-8")
 
 
-KINDS = ("night", "large night", "truncated", "channels differ", "bench", "all nights", "run")
+KINDS = (
+    "night",
+    "large night",
+    "truncated",
+    "channels differ",
+    "bench",
+    "all nights",
+    "run",
+    "live",
+    "live, still",
+)
 
 
 def opened(context: BrowserContext, path: Path) -> tuple[Page, list[str]]:
@@ -156,7 +173,9 @@ def test_axe_finds_nothing_serious(
             asked: Any = scheme
             page.emulate_media(color_scheme=asked)
             found: dict[str, Any] = page.evaluate(
-                "axe.run(document, {preload: false, resultTypes: ['violations']})"
+                "rules => axe.run(document, {preload: false, resultTypes: ['violations'], rules})",
+                # It links to the page that stands still, which is how one stops it.
+                {"meta-refresh": {"enabled": kind != "live"}},
             )
             serious = [
                 (one["id"], one["nodes"][0]["html"][:160])

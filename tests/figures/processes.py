@@ -1,0 +1,61 @@
+"""What processes of Linux use, read from /proc: CPU seconds, memory, descendants."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def _fields(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["0"] * 20
+
+
+def own_cpu_s(pid: int) -> float:
+    """CPU seconds of a process itself; 0 when it is gone."""
+    return sum(int(one) for one in _fields(pid)[11:13]) * _TICK_S
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and of those of its children that it has waited for."""
+    return sum(int(one) for one in _fields(pid)[11:15]) * _TICK_S
+
+
+def descendants(of: int) -> list[int]:
+    """The processes below one, whatever depth."""
+    found, todo = [], [of]
+    while todo:
+        pid = todo.pop()
+        children: list[int] = []
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                children += [int(word) for word in task.read_text().split()]
+            except OSError:
+                continue
+        found += children
+        todo += children
+    return found
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In KiB: resident, its share (pages divided by who maps them), and what is its own alone."""
+
+    rss_kib: int
+    pss_kib: int
+    own_kib: int
+
+
+def memory(pid: int) -> Memory:
+    """What a process holds; nothing when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return Memory(0, 0, 0)
+    said = {name: int(rest.split()[0]) for name, _, rest in (one.partition(":") for one in lines)}
+    return Memory(said["Rss"], said["Pss"], said["Private_Dirty"] + said["Private_Clean"])
