@@ -68,7 +68,9 @@ class TargetOptions(_Strict):
     board: str = Field(min_length=1)
     prompt: str = Field(min_length=1, description="regular expression")
     virtual: bool = False
-    build: str = Field(default="", description="whose kernel `--flash` builds: devices/NAME.dts")
+    build: str = Field(
+        default="", description="whose kernel `--flash` builds: devices/NAME.dts, NAME.dtso"
+    )
     base: str = Field(default="6.12", description="of that kernel: its version ...")
     variant: str = Field(default="", description="... and its variant, as `farm build` knows them")
     boot_partition: str = "boot_a"
