@@ -143,6 +143,7 @@ bench: setup
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
 	$(VENV)/bin/python -m tests.figures.signoff
+	$(VENV)/bin/python -m tests.figures.signoff --one-build
 	$(VENV)/bin/python -m tests.figures.night_report
 
 # Not part of `make test`: ten minutes for each of fourteen formats.

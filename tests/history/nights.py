@@ -54,6 +54,7 @@ class Shape:
     devices: int = 3
     plan: str = "all boards"
     virtual: bool = True
+    build_id: str = ""  # the same in every night, else one of each night's own
     fail: frozenset[int] = field(default_factory=frozenset)  # nights in which a driver fails
     error: frozenset[int] = field(default_factory=frozenset)  # nights with a bench failure
 
@@ -207,7 +208,7 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
                 virtual=shape.virtual,
                 lg_env=f"devices/{board}.yaml",
                 kernel_release="6.12.94",
-                build_id=f"{index:08x}-{kernel}",
+                build_id=shape.build_id or f"{index:08x}-{kernel}",
                 command=("farm", "nightly"),
                 wall_s=3600.0,
                 board_s=1200.0,
@@ -230,7 +231,9 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
         verdict=verdict,
         totals=totals,
         kernels=tuple(
-            NightKernel(name=name, release="6.12.94", build_id=f"{index:08x}-{name}")
+            NightKernel(
+                name=name, release="6.12.94", build_id=shape.build_id or f"{index:08x}-{name}"
+            )
             for name in kernels
         ),
         boards=tuple(
