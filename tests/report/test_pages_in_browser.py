@@ -15,8 +15,12 @@ import pytest
 from farm.model import Verdict
 from farm.report import write_reports
 from farm.report.night import write_night_report
+from farm.signoff.bundle import write_bundle
+from farm.signoff.clauses import decide
+from farm.signoff.facts import facts_of_folder
 from tests.history.nights import Shape
 from tests.history.nights import make_night as night_of_values
+from tests.signoff.runs import TODAY, policy, write_run
 
 from .nights import Board, bench_lost, flipped, hole, make_night, stored_night, truncated
 from .test_night import LONG
@@ -67,6 +71,41 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     hostile = [cycle(n, one, name=HOSTILE[0]) for n, one in enumerate(verdicts, 1)]
     report, _ = write_reports(run, run_of(*hostile))
 
+    # GO and NO-GO, with waivers, holes, growth, and names from elsewhere.
+    runs = tmp_path_factory.mktemp("signoff")
+    write_run(runs / "run-0", build="11" * 20)
+    write_run(runs / "run-1", ("sysrq-c",) * 4 + (HOSTILE[1],), virtual=True, broken=[2], large=512)
+    signed = {
+        "sign-off GO": policy(kernel={"build_id": "11" * 20}),
+        "sign-off NO-GO": policy(
+            allow_virtual=True,
+            drivers=["panicdump-sample", HOSTILE[0], LONG],
+            growth={"baseline": {"build_id": "11" * 20}, "max_percent": 1},
+            required=[
+                {
+                    "boards": ["board", LONG],
+                    "scenarios": ["sysrq-c", HOSTILE[1]],
+                    "repeats": 9,
+                    "channels": ["pstorefs", "sahara", "firehose"],
+                }
+            ],
+            waivers=[
+                {
+                    "clause": "growth",
+                    "driver": "panicdump-sample",
+                    "owner": HOSTILE[0],
+                    "reason": LONG,
+                    "expires": "2030-01-01",
+                }
+            ],
+        ),
+    }
+    (runs / "policy.yaml").write_text("x")
+    facts = facts_of_folder(runs)
+    for name, rule in signed.items():
+        decision = decide(rule, facts, TODAY)
+        write_bundle(rule, runs / "policy.yaml", decision, run / name, hashes=(), source=str(runs))
+
     def cell(text: str) -> Path:
         return next(p for p in sorted(cells.iterdir()) if text in p.read_text(encoding="utf-8"))
 
@@ -78,6 +117,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bench": cell("the serial line was lost"),
         "all nights": nights / "index.html",
         "run": report,
+        **{name: run / name / "signoff.html" for name in signed},
     }
 
 
@@ -102,7 +142,10 @@ def axe() -> str:
     return source.read_text(encoding="utf-8")
 
 
-KINDS = ("night", "large night", "truncated", "channels differ", "bench", "all nights", "run")
+KINDS = (
+    *("night", "large night", "truncated", "channels differ", "bench", "all nights", "run"),
+    *("sign-off GO", "sign-off NO-GO"),
+)
 
 
 def opened(context: BrowserContext, path: Path) -> tuple[Page, list[str]]:
@@ -166,9 +209,12 @@ def test_axe_finds_nothing_serious(
             assert serious == [], (kind, scheme)
 
 
-def test_dark_is_dark_and_paper_is_white(browser: Browser, pages: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", ["night", "sign-off NO-GO"])
+def test_dark_is_dark_and_paper_is_white(
+    browser: Browser, pages: dict[str, Path], kind: str
+) -> None:
     with browser.new_context(color_scheme="dark") as context:
-        page, _ = opened(context, pages["night"])
+        page, _ = opened(context, pages[kind])
         background = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(background) == "rgb(17, 21, 27)"
         page.emulate_media(media="print", color_scheme="dark")
