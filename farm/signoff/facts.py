@@ -6,7 +6,6 @@ word counts only where the cycle has none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,9 @@ from typing import NamedTuple
 
 from farm.errors import UsageError
 from farm.history import CycleRow, History
-from farm.judge.night_folder import NIGHT_NAME, load_night, load_runs
+from farm.judge.night_folder import NIGHT_NAME, load_kernels, load_night, load_runs
 from farm.judge.run_folder import RUN_NAME, inside, load_run
-from farm.model import Cycle, Night, NightKernel, Purpose, Run, Verdict
+from farm.model import Cycle, Night, Purpose, Run, Verdict
 from farm.signoff.policy import KernelIdentity
 
 __all__ = ["DeviceFact", "DeviceTotal", "Fact", "Facts", "HistoryFacts", "facts_of_folder"]
@@ -315,9 +314,8 @@ def _hashes_of_nights(facts: Facts, root: Path, night_ids: Iterable[str]) -> Non
     """Take the kernels' hashes from the nights' own files, as far as these are at hand."""
     for night_id in night_ids:
         try:
-            night = json.loads((inside(root / "nights", night_id) / NIGHT_NAME).read_bytes())
-            kernels = [NightKernel.model_validate(one) for one in night["kernels"]]
-        except (OSError, ValueError, KeyError, TypeError, UsageError):
+            kernels = load_kernels(inside(root / "nights", night_id))
+        except UsageError:
             continue
         for kernel in kernels:
             if kernel.build_id:

@@ -30,7 +30,6 @@ from farm.model import (
     FindingKind,
     Night,
     NightBoard,
-    NightCell,
     NightCycle,
     NightKernel,
     Policy,
@@ -38,6 +37,7 @@ from farm.model import (
     Subject,
     Verdict,
 )
+from tests.nights import night_cycle
 
 FIRST = datetime(2026, 1, 1, 20, tzinfo=UTC)
 SCENARIOS = ("sysrq-c", "lkdtm-panic", "lkdtm-bug", "lkdtm-softlockup", "lkdtm-exhaust-stack")
@@ -178,26 +178,7 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
                         result=result,
                     )
                     run_cycles.append(cycle)
-                    own.append(
-                        NightCycle(
-                            cell=NightCell(
-                                kernel=kernel,
-                                board=board,
-                                scenario=scenario,
-                                channels=("pstorefs",),
-                                repeat=repeat,
-                            ),
-                            attempt=1,
-                            counts=True,
-                            run=name,
-                            number=cycle.number,
-                            started=cycle.started,
-                            wall_s=cycle.wall_s,
-                            verdict=verdict,
-                            blame=result.blame,
-                            why=result.why,
-                        )
-                    )
+                    own.append(night_cycle(name, cycle, kernel=kernel, board=board))
             verdict, totals = summarise(cycle.result.verdict for cycle in run_cycles)
             runs[name] = Run(
                 run_id=name.removeprefix("runs/"),
