@@ -61,6 +61,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "farm.build",
             "farm.bench",
             "farm.judge",
+            "farm.history",
             "farm.report",
             "farm.export",
         }

@@ -36,7 +36,7 @@ def test_a_board_set_aside_is_trained_with_a_prebuilt_kernel_flashed_by_edl(
     night = Night(tmp_path, plan, board.environment)
     with open_history(out=night.out) as history:
         history.set_board_state(BoardState("trial", set_aside="3 bench failures in a row"))
-    code, account = night.end()
+    code, account = night.end(timeout_s=500.0)
     assert code == 0, night.log.read_text()
     built = json.loads((made / "build.json").read_text())["build_id"]
     assert [(one["name"], one["build_id"]) for one in account["kernels"]] == [("before", built)]
