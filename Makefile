@@ -150,6 +150,7 @@ bench: build
 	$(VENV)/bin/python -m tests.figures.usb
 	$(VENV)/bin/python -m tests.figures.offline
 	$(VENV)/bin/python -m tests.figures.signoff
+	$(VENV)/bin/python -m tests.figures.signoff --one-build
 	$(VENV)/bin/python -m tests.figures.night_report
 	$(VENV)/bin/python -m tests.figures.cycle_cost --lg-env $(ENV)
 	$(VENV)/bin/python -m tests.figures.replay

@@ -74,7 +74,9 @@ class TargetOptions(_Strict):
         pattern="^[a-zA-Z0-9._-]*$",
         description="the chip, as device trees name it: a tag of the board's places",
     )
-    build: str = Field(default="", description="whose kernel `--flash` builds: devices/NAME.dts")
+    build: str = Field(
+        default="", description="whose kernel `--flash` builds: devices/NAME.dts, NAME.dtso"
+    )
     base: str = Field(default="6.12", description="of that kernel: its version ...")
     variant: str = Field(default="", description="... and its variant, as `farm build` knows them")
     boot_partition: str = "boot_a"

@@ -44,7 +44,10 @@ class RamoopsPlace(_Facts):
 
 
 class ChipFacts(_Facts):
-    """What is known of a chip, or of one board with it."""
+    """What is known of a chip, or of one board with it.
+
+    ``boot_image_source`` says who makes its boot images just so; "": it is what is usual.
+    """
 
     name: str = ""
     ram: tuple[tuple[int, int], ...] = Field(min_length=1)
@@ -55,6 +58,7 @@ class ChipFacts(_Facts):
     ramoops: RamoopsPlace | None = None
     firmware: tuple[Firmware, ...] = ()
     boot_image: BootLayout = BootLayout()
+    boot_image_source: str = ""
 
     @field_validator("ram")
     @classmethod

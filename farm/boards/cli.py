@@ -56,10 +56,10 @@ def _areas(texts: list[str] | None) -> tuple[Any, ...]:
 
 
 def _examine(board: str, base: str, ram: list[str] | None) -> _Examined:
-    from farm.boards import kernel_trees
     from farm.boards.chips import facts_of
     from farm.boards.place import memory_of
     from farm.boards.tree import parse_tree
+    from farm.build import kernel_trees
 
     path = Path(board)
     if path.suffix == ".dtb" or "/" in board or path.is_file():
@@ -141,6 +141,7 @@ def new(
     """
     from farm.boards import describe, overlay
     from farm.boards.place import Place, find_place
+    from farm.build import devicetree
 
     seen = _examine(board, base, ram)
     stem = seen.tree.stem
@@ -177,7 +178,7 @@ def new(
     text = describe.environment(seen.tree, seen.memory, place, seen.facts, bench, loader)
     source = overlay.source(seen.tree, place)
     # An overlay that does not compile or apply must not be written.
-    overlay.apply(seen.blob, overlay.compile_overlay(source, stem), stem)
+    devicetree.apply_overlay(seen.blob, devicetree.compile_overlay(source, stem), stem)
     files = {out / f"{stem}.yaml": text, out / f"{stem}.dtso": source}
     there = [str(one) for one in files if one.exists()]
     if there and not force:
@@ -210,27 +211,34 @@ def check(
         Path | None,
         typer.Option("--overlay", help="The overlay's source; else devices/BOARD.dtso, if any."),
     ] = None,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(help="An Image: must have a driver for all that the console depends on."),
+    ] = None,
     ram: Ram = None,
     base: Base = "6.12",
     as_json: AsJson = False,
 ) -> None:
     """Check where a board's ramoops lies: in RAM, on nothing else, sizes that divide evenly.
 
-    Each conflict is named with both regions. Exit code 2 when there is one, or no ramoops node.
+    Each conflict is named with both regions. Exit code 2 when there is one, or no ramoops node, or
+    no driver in the kernel.
     """
-    from farm.boards import overlay
     from farm.boards.place import faults
     from farm.boards.tree import parse_tree
+    from farm.build import devicetree
 
     seen = _examine(board, base, ram)
     file = overlay_file or Path("devices") / f"{seen.tree.stem}.dtso"
-    tree = seen.tree
+    tree, blob = seen.tree, seen.blob
     if overlay_file is not None or file.is_file():
         try:
             source = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{file} cannot be read: {error}") from error
-        blob = overlay.apply(seen.blob, overlay.compile_overlay(source, file.name), file.name)
+        blob = devicetree.apply_overlay(
+            seen.blob, devicetree.compile_overlay(source, file.name), file.name
+        )
         tree = parse_tree(blob, seen.tree.source)
     wrong = [
         fault
@@ -241,17 +249,35 @@ def check(
         wrong.append("the kernel takes one of " + ", ".join(one.path for one in tree.ramoops))
     if not tree.ramoops:
         wrong.append(f"{tree.source}: there is no ramoops node")
+    drivers = _without_driver(blob, kernel)
     if as_json:
-        print(json.dumps({"board": tree.stem, "conflicts": wrong}))
+        print(json.dumps({"board": tree.stem, "conflicts": wrong, "without_driver": drivers}))
     else:
         for node in tree.ramoops:
             print(f"{node.area}: {', '.join(f'{k} {v:#x}' for k, v in node.sizes.items())}")
         for one in wrong:
             print(f"conflict: {one}")
+        for one in drivers:
+            print(f"no driver: {one}")
         if not wrong:
             print(f"{tree.stem}: no conflict; RAM is {seen.memory.ram_source}")
-    if wrong:
+    if wrong or drivers:
         raise typer.Exit(EXIT_CONFLICT)
+
+
+def _without_driver(blob: bytes, kernel: Path | None) -> list[str]:
+    from farm.boards.suppliers import without_driver
+
+    if kernel is None:
+        return []
+    try:
+        image = kernel.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{kernel} cannot be read: {error.strerror}") from error
+    return [
+        f"{one.path} ({', '.join(one.compatible)}), which the console depends on"
+        for one in without_driver(blob, image)
+    ]
 
 
 def _examined_memory(tree: Any, facts: Any, ram: list[str] | None) -> Any:
@@ -270,7 +296,7 @@ def dtb(
     base: Base = "6.12",
 ) -> None:
     """Write a board's device tree blob with its overlay applied."""
-    from farm.boards import overlay
+    from farm.build import devicetree
 
     seen = _examine(board, base, None)
     file = overlay_file or Path("devices") / f"{seen.tree.stem}.dtso"
@@ -280,7 +306,11 @@ def dtb(
         raise UsageError(
             f"{file} cannot be read: {error}", f"`farm board new {board}` makes one."
         ) from error
-    to.write_bytes(overlay.apply(seen.blob, overlay.compile_overlay(source, file.name), file.name))
+    to.write_bytes(
+        devicetree.apply_overlay(
+            seen.blob, devicetree.compile_overlay(source, file.name), file.name
+        )
+    )
     print(to)
 
 
@@ -293,9 +323,9 @@ def image(
     to: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Pack a boot image as the board's bootloader wants it: `boot_image` of its environment."""
-    from farm.boards.boot_image import pack_for
+    from farm.build.board_image import read
 
-    to.write_bytes(pack_for(lg_env, kernel, ramdisk, dtb_file))
+    to.write_bytes(read(lg_env).pack(kernel, ramdisk, dtb_file))
     print(f"{to}: {to.stat().st_size} bytes")
 
 
@@ -306,8 +336,8 @@ def sweep(base: Base = "6.12", as_json: AsJson = False) -> None:
     A board's own ramoops node that is in conflict is listed with both regions, and with where
     ramoops goes instead.
     """
-    from farm.boards import kernel_trees
     from farm.boards.survey import survey
+    from farm.build import kernel_trees
 
     linux = kernel_trees.unpacked(base, _Bar(f"unpack linux {base}"))
     found = survey(linux, _Bar("boards"))

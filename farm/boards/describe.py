@@ -95,7 +95,15 @@ def environment(
         # The rest is for headers, and for error correction.
         "total_budget": place.layout.panicdump_bytes * 3 // 4,
         "assumptions": _assumptions(
-            tree, memory, place, bench, bootloader, programmer, slots=slots, boot=boot
+            tree,
+            memory,
+            place,
+            bench,
+            bootloader,
+            programmer,
+            slots=slots,
+            boot=boot,
+            made_so=facts is not None and bool(facts.boot_image_source),
         ),
         "serial_device": bench.serial if local else "",
         "serial_host": "" if local else host,
@@ -134,16 +142,22 @@ def _assumptions(
     *,
     slots: bool,
     boot: BootLayout,
+    made_so: bool,
 ) -> list[str]:
     """What only the board can settle, in the order in which a bring-up meets it."""
+    layout = (
+        f"the bootloader takes header version {boot.header_version} with the DTB {boot.dtb}, "
+        f"base {boot.base:#x}; "
+    )
+    # Settled where somebody makes them so for this very board.
+    layout = "" if made_so else layout
     span = f"{place.area.paddr:#x} to {place.area.end_paddr:#x}"
     found = [
         f"RAM: {span} is memory on this board ({memory.ram_source})",
         f"firmware: nothing writes to {span} from a panic to the next kernel ({place.why})",
         "DRAM: a warm reset keeps it",
         f"console: ttyMSM0 is {tree.console or 'the debug UART'}, and BREAK reaches the kernel",
-        f"boot image: the bootloader takes header version {boot.header_version} with the DTB "
-        f"{boot.dtb}, base {boot.base:#x}, partition {'boot_a' if slots else 'boot'}, unlocked",
+        f"boot image: {layout}partition {'boot_a' if slots else 'boot'} is unlocked",
     ]
     if "bootloader" in tree.reboot_modes:
         found.append("fastboot: `reboot bootloader` leads there")
@@ -154,7 +168,8 @@ def _assumptions(
         )
     if bootloader == "lk2nd":
         found.append(f"lk2nd: `oem ramoops raw` stages {span}; do not boot with lk2nd.pass-ramoops")
-    if "edl" not in tree.reboot_modes:
+    # lk2nd/fastboot/misc.c registers it; of ABLs some have it.
+    if "edl" not in tree.reboot_modes and bootloader != "lk2nd":
         found.append("EDL: the bootloader knows `oem reboot-edl`")
     found += [
         "crash mode: with download_mode=full a panic ends in 05c6:900e; a fused board may refuse",

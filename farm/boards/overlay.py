@@ -1,18 +1,13 @@
-"""The overlay that gives a board its ramoops node: its source, its blob, a tree with it applied.
+"""The overlay that gives a board its ramoops node: its source.
 
-`dtc` and `fdtoverlay` are those of the Debian package device-tree-compiler, both made with libfdt.
 An overlay cannot take a node away: one that is in the way is disabled, which the kernel heeds.
 """
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from farm.boards.area import one_line
 from farm.boards.place import Place
 from farm.boards.tree import BoardTree
-from farm.build.process import output
 
 _LICENCE = "// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
 
@@ -66,26 +61,3 @@ def source(tree: BoardTree, place: Place) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def compile_overlay(text: str, what: str) -> bytes:
-    """The overlay's blob; raises BuildError with dtc's words."""
-    return output(
-        ["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", "-", "-"],
-        what=f"device tree overlay {what}",
-        data=text.encode(),
-    )
-
-
-def apply(tree: bytes, overlay: bytes, what: str) -> bytes:
-    """The tree with the overlay in it; raises BuildError with fdtoverlay's words."""
-    with tempfile.TemporaryDirectory(prefix="farm-overlay-") as name:
-        folder = Path(name)
-        (folder / "tree.dtb").write_bytes(tree)
-        (folder / "overlay.dtbo").write_bytes(overlay)
-        output(
-            ["fdtoverlay", "-i", "tree.dtb", "-o", "whole.dtb", "overlay.dtbo"],
-            what=f"applying the overlay of {what}",
-            cwd=folder,
-        )
-        return (folder / "whole.dtb").read_bytes()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from farm.boards.chips import facts_of
-from farm.boards.kernel_trees import all_blobs, sources
-from farm.boards.overlay import apply, compile_overlay
 from farm.boards.overlay import source as overlay_source
 from farm.boards.place import Place, faults, find_place, memory_of
 from farm.boards.tree import parse_tree
+from farm.build.devicetree import apply_overlay, compile_overlay
+from farm.build.kernel_trees import all_blobs, sources
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def examine(blob: bytes, source: Path) -> Surveyed:
     if not isinstance(place, Place):
         return Surveyed(tree.stem, "", tuple(dict.fromkeys([*own, *place])))
     text = overlay_source(tree, place)
-    whole = parse_tree(apply(blob, compile_overlay(text, tree.stem), tree.stem), source)
+    whole = parse_tree(apply_overlay(blob, compile_overlay(text, tree.stem), tree.stem), source)
     after = memory_of(whole, facts)
     left = [fault for node in whole.ramoops for fault in faults(node.area, node.sizes, after)]
     if len(whole.ramoops) != 1:

@@ -85,7 +85,8 @@ def parse_tree(blob: bytes, source: Path) -> BoardTree:
         ) from error
 
 
-def _raw(node: Any, name: str) -> bytes | None:
+def property_bytes(node: Any, name: str) -> bytes | None:
+    """The value of a node's property as it is in the blob; None where it has none."""
     found = node.get_property(name)
     if found is None:
         return None
@@ -94,21 +95,22 @@ def _raw(node: Any, name: str) -> bytes | None:
     return packed[_PROPERTY_HEADER_BYTES : _PROPERTY_HEADER_BYTES + size]
 
 
-def _words(node: Any, name: str) -> tuple[str, ...]:
-    raw = _raw(node, name) or b""
+def property_words(node: Any, name: str) -> tuple[str, ...]:
+    """The strings of a node's property."""
+    raw = property_bytes(node, name) or b""
     return tuple(one.decode("utf-8", "replace") for one in raw.split(b"\0") if one)
 
 
 def _cells(node: Any, default: tuple[int, int] = (2, 1)) -> tuple[int, int]:
     def count(name: str, otherwise: int) -> int:
-        raw = _raw(node, name)
+        raw = property_bytes(node, name)
         return otherwise if raw is None else int.from_bytes(raw[:_CELL_BYTES], "big")
 
     return count("#address-cells", default[0]), count("#size-cells", default[1])
 
 
 def _areas(node: Any, cells: tuple[int, int], name: str) -> Iterator[Area]:
-    raw = _raw(node, "reg") or b""
+    raw = property_bytes(node, "reg") or b""
     middle, step = cells[0] * _CELL_BYTES, sum(cells) * _CELL_BYTES
     if not step:
         return
@@ -117,8 +119,9 @@ def _areas(node: Any, cells: tuple[int, int], name: str) -> Iterator[Area]:
         yield Area(start, int.from_bytes(raw[at + middle : at + step], "big"), name)
 
 
-def _available(node: Any) -> bool:
-    return _words(node, "status")[:1] in ((), ("okay",), ("ok",))
+def available(node: Any) -> bool:
+    """Whether the kernel makes a device of the node."""
+    return property_words(node, "status")[:1] in ((), ("okay",), ("ok",))
 
 
 def _board(tree: Any, root: Any, source: Path) -> BoardTree:
@@ -139,10 +142,10 @@ def _board(tree: Any, root: Any, source: Path) -> BoardTree:
         folder = tree.get_node("/reserved-memory")
         reserved_cells = _cells(folder, cells)
         for node in folder.nodes:
-            if not _available(node):
+            if not available(node):
                 continue
             areas = [one for one in _areas(node, reserved_cells, node.name) if one.length_bytes]
-            if "ramoops" in _words(node, "compatible"):
+            if "ramoops" in property_words(node, "compatible"):
                 sizes = {name: _number(node, name) for name in SIZES}
                 path = f"/reserved-memory/{node.name}"
                 ramoops += [RamoopsNode(path, one, sizes) for one in areas[:1]]
@@ -151,12 +154,12 @@ def _board(tree: Any, root: Any, source: Path) -> BoardTree:
             else:
                 floating.append(node.name)
     reserved += _framebuffers(tree)
-    console, compatible = _console(tree)
+    console = console_path(tree)
     sized = tuple(one for one in memory if one.length_bytes)
     return BoardTree(
         source=source,
-        model=" ".join(_words(root, "model")) or source.stem,
-        compatible=_words(root, "compatible"),
+        model=" ".join(property_words(root, "model")) or source.stem,
+        compatible=property_words(root, "compatible"),
         memory=sized,
         memory_base_paddr=min((one.paddr for one in memory), default=None),
         reserved=tuple(sorted(reserved)),
@@ -165,13 +168,13 @@ def _board(tree: Any, root: Any, source: Path) -> BoardTree:
         has_reserved_memory=there,
         reserved_cells=reserved_cells,
         console=console,
-        console_compatible=compatible,
+        console_compatible=property_words(tree.get_node(console), "compatible") if console else (),
         reboot_modes=tuple(sorted(set(_reboot_modes(root)))),
     )
 
 
 def _number(node: Any, name: str) -> int:
-    return int.from_bytes((_raw(node, name) or b"")[:_CELL_BYTES], "big")
+    return int.from_bytes((property_bytes(node, name) or b"")[:_CELL_BYTES], "big")
 
 
 def _framebuffers(tree: Any) -> Iterator[Area]:
@@ -180,29 +183,27 @@ def _framebuffers(tree: Any) -> Iterator[Area]:
         return
     chosen = tree.get_node("/chosen")
     for node in chosen.nodes:
-        if "simple-framebuffer" in _words(node, "compatible") and _available(node):
+        if "simple-framebuffer" in property_words(node, "compatible") and available(node):
             yield from (one for one in _areas(node, _cells(chosen), node.name) if one.length_bytes)
 
 
-def _console(tree: Any) -> tuple[str, tuple[str, ...]]:
-    """The path of the console's node, and what it is compatible with."""
+def console_path(tree: Any) -> str:
+    """The path of the console's node in a tree of the library `fdt`; "" where it names none."""
     if not tree.exist_node("/chosen"):
-        return "", ()
-    words = _words(tree.get_node("/chosen"), "stdout-path")
+        return ""
+    words = property_words(tree.get_node("/chosen"), "stdout-path")
     path = words[0].split(":")[0] if words else ""
     if path and not path.startswith("/") and tree.exist_node("/aliases"):
-        aliased = _words(tree.get_node("/aliases"), path)
+        aliased = property_words(tree.get_node("/aliases"), path)
         path = aliased[0] if aliased else ""
-    if not path.startswith("/") or not tree.exist_node(path):
-        return "", ()
-    return path, _words(tree.get_node(path), "compatible")
+    return path if path.startswith("/") and tree.exist_node(path) else ""
 
 
 def _reboot_modes(node: Any) -> Iterator[str]:
     """What `reboot MODE` of the kernel knows, by any of its reboot-mode drivers."""
     for one in node.props:
         # mode-switch, of USB Type-C, is one without a value.
-        if one.name.startswith("mode-") and _raw(node, one.name):
+        if one.name.startswith("mode-") and property_bytes(node, one.name):
             yield one.name.removeprefix("mode-")
     for child in node.nodes:
         yield from _reboot_modes(child)

@@ -16,7 +16,10 @@ def build(
         str, typer.Option(help="Kernel version the series stands on.")
     ] = pipeline.DEFAULT_BASE,
     board: Annotated[
-        str, typer.Option(help="Board: devices/BOARD.dts, kernel-patches/configs/BOARD.config.")
+        str,
+        typer.Option(
+            help="Board: devices/BOARD.dts, or devices/BOARD.dtso for one of the kernel's source."
+        ),
     ] = "virtual",
     variant: Annotated[
         str,
@@ -37,7 +40,11 @@ def build(
         bool, typer.Option("--force", help="Build everything again, from nothing.")
     ] = False,
 ) -> None:
-    """Build kernel, device tree and initramfs for a board; what is already built is used again."""
+    """Build kernel, device tree and initramfs for a board; what is already built is used again.
+
+    For a board of the kernel's source also boot.img, as devices/BOARD.yaml says; all these boards
+    share one kernel.
+    """
     request = pipeline.Request(
         board=board,
         base=base,

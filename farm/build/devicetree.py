@@ -1,7 +1,11 @@
-"""Compiles a board's device tree source: the C preprocessor, then dtc."""
+"""Compiles a board's device tree source: the C preprocessor, then dtc; and overlays on top.
+
+`dtc` and `fdtoverlay` are those of the Debian package device-tree-compiler, both made with libfdt.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from farm.build import keys
@@ -15,8 +19,20 @@ def inputs(source: Path) -> keys.DevicetreeInput:
         raise UsageError(
             f"{source} does not exist", f"a board needs a device tree source: {source.name}"
         )
-    version = output(["dtc", "--version"], what="device tree compiler").decode().strip()
-    return keys.DevicetreeInput(keys.sha256(source.read_bytes()), version)
+    return keys.DevicetreeInput(keys.sha256(source.read_bytes()), _compiler())
+
+
+def _compiler() -> str:
+    return output(["dtc", "--version"], what="device tree compiler").decode().strip()
+
+
+def overlay_inputs(overlay: Path, tree_of: str) -> keys.DevicetreeInput:
+    """Return what decides a blob of the kernel's source with ``overlay`` on it.
+
+    ``tree_of`` says which kernel's source that is, patches included.
+    """
+    source = keys.sha256(overlay.read_bytes() + tree_of.encode())
+    return keys.DevicetreeInput(source, _compiler())
 
 
 def compile_blob(source: Path, include: tuple[Path, ...] = ()) -> bytes:
@@ -47,3 +63,26 @@ def compile_blob(source: Path, include: tuple[Path, ...] = ()) -> bytes:
         cwd=source.parent,
         data=preprocessed,
     )
+
+
+def compile_overlay(text: str, what: str) -> bytes:
+    """The overlay's blob; raises BuildError with dtc's words."""
+    return output(
+        ["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", "-", "-"],
+        what=f"device tree overlay {what}",
+        data=text.encode(),
+    )
+
+
+def apply_overlay(tree: bytes, overlay: bytes, what: str) -> bytes:
+    """The tree with the overlay in it; raises BuildError with fdtoverlay's words."""
+    with tempfile.TemporaryDirectory(prefix="farm-overlay-") as name:
+        folder = Path(name)
+        (folder / "tree.dtb").write_bytes(tree)
+        (folder / "overlay.dtbo").write_bytes(overlay)
+        output(
+            ["fdtoverlay", "-i", "tree.dtb", "-o", "whole.dtb", "overlay.dtbo"],
+            what=f"applying the overlay of {what}",
+            cwd=folder,
+        )
+        return (folder / "whole.dtb").read_bytes()

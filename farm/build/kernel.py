@@ -104,6 +104,7 @@ class KernelBuild:
         if compiled is not None:
             self._variables.append(f"CC=ccache {architecture.compiler}")
             self._env |= ccache(compiled)
+        self._architecture = architecture.name
         self._tree = tree
         self._out = out
         self._log = log
@@ -114,19 +115,27 @@ class KernelBuild:
         fragment: Path,
         *,
         complete: bool = True,
+        on_defconfig: bool = False,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """Write ``.config``: nothing but what ``fragment`` asks for and what that needs.
 
-        With ``complete``, an option that the kernel does not have is a ``BuildError``. ``on_line``
-        gets every line that make writes.
+        ``on_defconfig``: also what the kernel has by default, and what of the architecture's
+        defconfig is built in. With ``complete``, an option that the kernel does not have is a
+        ``BuildError``. ``on_line`` gets every line that make writes.
         """
         self._out.mkdir(parents=True, exist_ok=True)
+        start, asked = "allnoconfig", fragment
+        if on_defconfig:
+            defconfig = self._tree / "arch" / self._architecture / "configs" / "defconfig"
+            start, asked = "alldefconfig", self._out / "on-defconfig.config"
+            text = kconfig.built_in(defconfig.read_text())
+            asked.write_text(kconfig.on_top(text, fragment.read_text(), fragment.name))
         self._make(
-            ["allnoconfig"],
+            [start],
             "kernel configuration",
             on_line=on_line,
-            KCONFIG_ALLCONFIG=str(fragment.resolve()),
+            KCONFIG_ALLCONFIG=str(asked.resolve()),
         )
         if complete:
             kconfig.check(fragment, self._out / ".config")

@@ -67,6 +67,7 @@ class Inputs:
     devicetree: DevicetreeInput
     initramfs: InitramfsInput
     variant: str = ""
+    boot_image: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def keys(inputs: Inputs) -> Keys:
     kernel = _key(inputs.kernel)
     devicetree = _key(inputs.devicetree)
     initramfs = _key(inputs.initramfs)
-    named = (inputs.board, inputs.variant) if inputs.variant else (inputs.board,)
+    # What a board does not have is left out: the names of those before it stay as they were.
+    named = tuple(filter(None, (inputs.board, inputs.variant, inputs.boot_image)))
     whole = "\n".join((*named, kernel, devicetree, initramfs))
     return Keys(kernel, devicetree, initramfs, sha256(whole.encode())[:_KEY_DIGITS])
 

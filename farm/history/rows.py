@@ -1,5 +1,8 @@
 """What the history answers with: small frozen rows, for a hundred thousand of them are loaded.
 
+Cycles are the many ones, hence tuples with names: a dataclass of so many fields takes ten times as
+long to make.
+
 Verdict, blame and purpose are the values of `farm.model`'s enumerations as text, which compare
 equal to them. Times are RFC 3339, UTC. Text that came from a board is as it came.
 """
@@ -7,6 +10,7 @@ equal to them. Times are RFC 3339, UTC. Text that came from a board is as it cam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,7 @@ class NightRow:
     interrupted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CycleRow:
+class CycleRow(NamedTuple):
     """One cycle. ``path`` is its run's folder, relative to the folder that all runs lie under.
 
     ``kernel`` is the plan's name for the kernel, "" outside a night; ``channels`` are sorted and
@@ -78,6 +81,22 @@ class DeviceRow:
     budget_bytes: int | None
     verdict: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTotal:
+    """A device over all cycles that are alike: one build, board, scenario, purpose and verdict.
+
+    ``cycle_id`` is the first of them that has the device, ``cycles`` how many have it; ``bad`` how
+    often it is not PASS in them, ``largest_bytes`` its largest record.
+    """
+
+    cycle_id: int
+    driver: str
+    device: str
+    cycles: int
+    bad: int
+    largest_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

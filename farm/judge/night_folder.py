@@ -6,17 +6,18 @@ What lies there is not trusted; a run that cannot be read is named and left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from farm.errors import FarmError, UsageError
 from farm.judge.run_folder import inside, load_run
-from farm.model import NIGHT_SCHEMA_VERSION, Night, Run
+from farm.model import NIGHT_SCHEMA_VERSION, Night, NightKernel, Run
 
-__all__ = ["NIGHT_NAME", "Runs", "load_night", "load_runs", "read_runs"]
+__all__ = ["NIGHT_NAME", "Runs", "load_kernels", "load_night", "load_runs", "read_runs"]
 
 NIGHT_NAME = "night.json"
 
@@ -34,11 +35,29 @@ def load_night(path: Path) -> Night:
 
     Raises UsageError when it is not there, is damaged, or was written by another version.
     """
+    return _read(path, lambda text, _: Night.model_validate_json(text))
+
+
+def load_kernels(path: Path) -> tuple[NightKernel, ...]:
+    """Read nothing but the kernels of a night, whose cycles may be many; errors as `load_night`."""
+    return _read(path, lambda _, told: _Kernels.model_validate(told).kernels)
+
+
+class _Kernels(BaseModel):
+    kernels: tuple[NightKernel, ...]
+
+
+_Content = TypeVar("_Content")
+
+
+def _read(path: Path, content: Callable[[str, Any], _Content]) -> _Content:
+    """Return what ``content`` makes of the file's text and of what it says."""
     file = path / NIGHT_NAME
     next_step = "Name the folder of one night: <out>/nights/<night-id>."
     try:
         text = file.read_text(encoding="utf-8")
-        version = json.loads(text).get("schema_version")
+        said = json.loads(text)
+        version = said.get("schema_version")
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}", next_step) from error
     except (ValueError, AttributeError) as error:
@@ -49,7 +68,7 @@ def load_night(path: Path) -> Night:
             "Use the version of the farm that made the night.",
         )
     try:
-        return Night.model_validate_json(text)
+        return content(text, said)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

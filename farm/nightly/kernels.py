@@ -71,8 +71,8 @@ def _request(kernel: Build, board: BenchOptions) -> pipeline.Request:
     if not board.build:
         raise UsageError(
             f"the board {board.board} has no build, so the kernel {kernel.name} cannot be made",
-            "Add `build`, the name of its devices/NAME.dts, to its options; or name a boot_image "
-            "and vmlinux in the plan.",
+            "Add `build`, the name of its devices/NAME.dts or NAME.dtso, to its options; or name a "
+            "boot_image and vmlinux in the plan.",
         )
     return pipeline.Request(
         board=board.build,

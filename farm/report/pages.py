@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from farm.model import BenchFault, Cycle, DeviceVerdict, Manifest, PanicAccount
 from farm.report.console import console_excerpt
@@ -28,7 +28,7 @@ from farm.report.printable import (
 )
 from farm.report.summary import finding_label, in_full, shown_findings
 
-__all__ = ["link_below", "local_link", "render", "style"]
+__all__ = ["environment", "link_below", "local_link", "render", "style"]
 
 Link = Callable[..., str | None]
 
@@ -130,22 +130,24 @@ def fault_facts(fault: BenchFault) -> list[tuple[str, str]]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("farm.report"),
+def environment(room: str = "farm.report") -> Environment:
+    """Return what renders the templates of ``room``, which may build on those of reports."""
+    loaders = [PackageLoader(one) for one in dict.fromkeys((room, "farm.report"))]
+    found = Environment(
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    found.filters.update(
         v=visible,
         exact=exact_size_text,
         size=size_text,
         duration=duration_text,
         console=console_text,
     )
-    environment.globals.update(
+    found.globals.update(
         bar_scale=bar_scale,
         console_excerpt=console_excerpt,
         fault_facts=fault_facts,
@@ -160,14 +162,14 @@ def _environment() -> Environment:
         stage_bars=stage_bars,
         style_link=None,
     )
-    return environment
+    return found
 
 
 def render(template: str, **values: Any) -> str:
     """Render one of the templates; ``style_link`` names the style's file where it is one."""
-    return _environment().get_template(template).render(**values)
+    return environment().get_template(template).render(**values)
 
 
 def style() -> str:
     """Return the style that all pages share."""
-    return _environment().get_template("style.css").render()
+    return environment().get_template("style.css").render()

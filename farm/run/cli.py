@@ -92,6 +92,13 @@ def run(
             "--keep-records", help="Remove no dumps from pstore, neither old ones nor the new."
         ),
     ] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="Add the run to the history: $PANIC_FARM_HISTORY, or history.sqlite in --out.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's account (run.json) instead of a table.")
     ] = False,
@@ -105,6 +112,7 @@ def run(
     # labgrid and numpy take a second to load: `--help` must not wait for them.
     from farm.export import write_run_exports
     from farm.hosts.place import ENVIRONMENTS, acquired
+    from farm.history import open_history
     from farm.judge.totals import exit_code
     from farm.report.files import write_reports
     from farm.report.terminal import print_run
@@ -144,6 +152,9 @@ def run(
     folder = out / account.run_id
     report, *_ = write_reports(folder, account)
     write_run_exports(folder, account)
+    if history:
+        with open_history(out=out) as opened:
+            opened.add_run(account, path=account.run_id)
     if as_json:
         print(account.model_dump_json(indent=1))
     else:

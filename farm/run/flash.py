@@ -48,7 +48,7 @@ def _build(bench: Bench, folder: Path) -> BootImage:
     if not name:
         raise UsageError(
             f"the board {bench.options.board} has no build",
-            "Add `build`, the name of its devices/NAME.dts, to the target's options.",
+            "Add `build`, the name of its devices/NAME.dts or NAME.dtso, to the target's options.",
         )
     request = pipeline.Request(
         board=name,

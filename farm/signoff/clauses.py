@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from farm.model import Verdict
 from farm.signoff.bound import cycles_needed, upper_bound
-from farm.signoff.facts import DeviceFact, Fact, Facts
+from farm.signoff.facts import DeviceFact, DeviceTotal, Fact, Facts
 from farm.signoff.policy import SignoffPolicy, Waiver
 
 __all__ = [
@@ -164,7 +164,7 @@ class Decision:
         return list(dict.fromkeys(ids))
 
 
-def _matches(pattern: str, row: DeviceFact) -> bool:
+def _matches(pattern: str, row: DeviceFact | DeviceTotal) -> bool:
     return fnmatchcase(row.driver, pattern) or fnmatchcase(row.device, pattern)
 
 
@@ -330,56 +330,65 @@ def _failures(counted: Sequence[Fact]) -> Clause:
     return Clause("failures", "no cycle in which the kernel failed", found, problems)
 
 
-_ByCycle = Sequence[tuple[Fact, tuple[DeviceFact, ...]]]
+@dataclass(frozen=True)
+class _Devices:
+    """The devices of the cycles that count: totals, and where to ask for details."""
+
+    facts: Facts
+    counted: Mapping[str, Fact]
+    totals: Sequence[DeviceTotal]
+
+    def cited(self, total: DeviceTotal) -> tuple[str, ...]:
+        """The cycle in which a device was as large as its total says."""
+        return (self.facts.cycle_with(self.counted, total).id,)
 
 
-def _drivers(policy: SignoffPolicy, devices: _ByCycle) -> Clause:
+_NONE_BAD: list[tuple[Fact, str]] = []
+
+
+def _drivers(policy: SignoffPolicy, devices: _Devices) -> Clause:
     cells = {
         (board, scenario)
         for block in policy.required
         for board in block.boards
         for scenario in block.scenarios
     }
-    missing: dict[tuple[str, str, str], list[Fact]] = defaultdict(list)
-    wrong: dict[tuple[str, str, str], list[tuple[Fact, str]]] = defaultdict(list)
+    judged: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+    for one in devices.counted.values():
+        if one.judged and (one.board, one.scenario) in cells:
+            judged[one.board, one.scenario].append(one)
+    totals: dict[tuple[str, str], list[DeviceTotal]] = defaultdict(list)
+    for total in devices.totals:
+        if total.fact.judged:
+            totals[total.fact.board, total.fact.scenario].append(total)
+    missing: list[Problem] = []
+    wrong: list[Problem] = []
     arrived: Counter[str] = Counter()
-    for one, rows in devices:
-        if not one.judged or (one.board, one.scenario) not in cells:
-            continue
+    for cell, cycles in judged.items():
         for pattern in policy.drivers:
-            found = [row for row in rows if _matches(pattern, row)]
-            key = (one.board, one.scenario, pattern)
-            bad = next((row for row in found if row.verdict is not Verdict.PASS), None)
-            if not found:
-                missing[key].append(one)
-            elif bad is not None:
-                wrong[key].append((one, bad.why))
-            else:
-                arrived[pattern] += 1
-    problems = [
-        Problem(
-            "drivers",
-            f"not there in {len(cycles)} cycles",
-            *key[:2],
-            driver=key[2],
-            cited=(cycles[-1].id,),
-        )
-        for key, cycles in missing.items()
-    ]
-    problems += [
-        Problem(
-            "drivers",
-            f"did not arrive intact in {len(cycles)} cycles, last: {cycles[-1][1]}",
-            *key[:2],
-            driver=key[2],
-            cited=(cycles[-1][0].id,),
-        )
-        for key, cycles in wrong.items()
-    ]
+            found = [total for total in totals[cell] if _matches(pattern, total)]
+            there: Counter[tuple[str, str]] = Counter()
+            for total in found:
+                there[total.driver, total.device] += total.cycles
+            absent, bad = cycles, _NONE_BAD
+            if len(cycles) in there.values() and not any(total.bad for total in found):
+                absent = []
+            elif found:
+                absent, bad = _one_by_one(devices.facts, cycles, pattern)
+            arrived[pattern] += len(cycles) - len(absent) - len(bad)
+            if absent:
+                what = f"not there in {len(absent)} cycles"
+                cited = (absent[-1].id,)
+                missing.append(Problem("drivers", what, *cell, driver=pattern, cited=cited))
+            if bad:
+                what = f"did not arrive intact in {len(bad)} cycles, last: {bad[-1][1]}"
+                cited = (bad[-1][0].id,)
+                wrong.append(Problem("drivers", what, *cell, driver=pattern, cited=cited))
+    problems = [*missing, *wrong]
     problems += [
         Problem("drivers", "never seen", driver=pattern)
         for pattern in policy.drivers
-        if not arrived[pattern] and not any(key[2] == pattern for key in (*missing, *wrong))
+        if not arrived[pattern] and not any(one.driver == pattern for one in problems)
     ]
     return Clause(
         "drivers",
@@ -390,17 +399,32 @@ def _drivers(policy: SignoffPolicy, devices: _ByCycle) -> Clause:
     )
 
 
-# The largest record of each device, by driver and device: bytes, and the cycle.
-_Largest = dict[tuple[str, str], tuple[int, str]]
+def _one_by_one(
+    facts: Facts, cycles: Sequence[Fact], pattern: str
+) -> tuple[list[Fact], list[tuple[Fact, str]]]:
+    """The cycles that have no such device, and those in which one is not intact, with why."""
+    absent: list[Fact] = []
+    bad: list[tuple[Fact, str]] = []
+    for one, rows in facts.devices(cycles):
+        found = [row for row in rows if _matches(pattern, row)]
+        if not found:
+            absent.append(one)
+        elif why := next((row.why for row in found if row.verdict is not Verdict.PASS), ""):
+            bad.append((one, why))
+    absent.sort(key=lambda one: one.started)
+    return absent, bad
 
 
-def _largest(devices: _ByCycle) -> _Largest:
+# The largest record of each device, by driver and device.
+_Largest = dict[tuple[str, str], DeviceTotal]
+
+
+def _largest(totals: Iterable[DeviceTotal]) -> _Largest:
     largest: _Largest = {}
-    for one, rows in devices:
-        for row in rows:
-            key = (row.driver, row.device)
-            if row.record_bytes > largest.get(key, (0, ""))[0]:
-                largest[key] = (row.record_bytes, one.id)
+    for one in totals:
+        key = (one.driver, one.device)
+        if one.largest_bytes > (largest[key].largest_bytes if key in largest else 0):
+            largest[key] = one
     return largest
 
 
@@ -412,47 +436,43 @@ def _budget_of(policy: SignoffPolicy, driver: str, device: str) -> int | None:
     )
 
 
-def _budget(policy: SignoffPolicy, devices: _ByCycle) -> Clause:
-    problems: dict[str, tuple[int, Problem]] = {}
-    checked: set[str] = set()
-    budgets: dict[tuple[str, str], int | None] = {}
-    for one, rows in devices:
-        for row in rows:
-            key = (row.driver, row.device)
-            if key not in budgets:
-                budgets[key] = _budget_of(policy, *key)
-            budget = budgets[key]
-            if budget is None:
-                continue
-            checked.add(row.driver)
-            over = row.record_bytes - budget
-            if over > 0 and over > problems.get(row.driver, (0,))[0]:
-                what = f"{row.device}: a record of {row.record_bytes} B, {over} B above {budget} B"
-                problems[row.driver] = (
-                    over,
-                    Problem("budget", what, driver=row.driver, cited=(one.id,)),
-                )
-    found = [problem for _, problem in problems.values()]
+def _budget(policy: SignoffPolicy, devices: _Devices, largest: _Largest) -> Clause:
+    worst: dict[str, tuple[int, DeviceTotal]] = {}
+    checked = set()
+    for one in devices.totals:
+        if _budget_of(policy, one.driver, one.device) is not None:
+            checked.add(one.driver)
+    for (driver, device), one in largest.items():
+        budget = _budget_of(policy, driver, device)
+        if budget is not None and one.largest_bytes > budget:
+            over = one.largest_bytes - budget
+            if driver not in worst or over > worst[driver][0]:
+                worst[driver] = (over, one)
+    found = [
+        Problem(
+            "budget",
+            f"{one.device}: a record of {one.largest_bytes} B, {over} B above "
+            f"{one.largest_bytes - over} B",
+            driver=driver,
+            cited=devices.cited(one),
+        )
+        for driver, (over, one) in worst.items()
+    ]
     asks = [f"{pattern} at most {size} B" for pattern, size in policy.budget_bytes.items()]
     said = f"{len(checked)} drivers checked"
     if (total := policy.total_budget_bytes) is not None:
         asks.append(f"all records together at most {total} B")
-        if devices:
-            used, cycle = max(
-                (max(one.used_bytes, sum(row.record_bytes for row in rows)), one.id)
-                for one, rows in devices
-            )
+        if most := devices.facts.most_used(devices.counted):
+            used, cycle = most
             said += f"; the most that all records used is {used} B"
             if used > total:
                 what = f"all records together use {used} B, more than {total} B"
-                found.append(Problem("budget", what, cited=(cycle,)))
+                found.append(Problem("budget", what, cited=(cycle.id,)))
     return Clause("budget", "; ".join(asks), said, tuple(found))
 
 
 def _growth(
-    policy: SignoffPolicy,
-    largest: _Largest,
-    before: _Largest,
+    policy: SignoffPolicy, devices: _Devices, largest: _Largest, before: _Largest
 ) -> Clause:
     growth = policy.growth
     assert growth is not None
@@ -467,16 +487,16 @@ def _growth(
         problem = Problem("growth", f"there are no results of the baseline {baseline}")
         return Clause("growth", asks, "nothing to compare with", (problem,))
     problems = []
-    for (driver, device), (size, cycle) in sorted(largest.items()):
+    for (driver, device), one in sorted(largest.items(), key=lambda item: item[0]):
         if (driver, device) not in before:
             continue
-        was = before[driver, device][0]
+        size, was = one.largest_bytes, before[driver, device].largest_bytes
         grown = size - was
         over_percent = growth.max_percent is not None and 100 * grown > growth.max_percent * was
         over_bytes = growth.max_bytes is not None and grown > growth.max_bytes
         if over_percent or over_bytes:
             what = f"{device}: {was} B became {size} B: {grown} B or {100 * grown / was:.1f} % more"
-            problems.append(Problem("growth", what, driver=driver, cited=(cycle,)))
+            problems.append(Problem("growth", what, driver=driver, cited=devices.cited(one)))
     new = sorted({device for _, device in set(largest) - set(before)})
     found = f"{len(set(largest) & set(before))} devices compared"
     if new:
@@ -540,16 +560,16 @@ def _waivers(policy: SignoffPolicy, today: date) -> tuple[Clause, tuple[Waiver, 
     ), (expired)
 
 
+def _is_eligible(policy: SignoffPolicy, one: Fact, *, attempts: bool = False) -> bool:
+    return (
+        (policy.allow_virtual or not one.virtual) and not one.training and (attempts or one.counts)
+    )
+
+
 def _eligible(
     policy: SignoffPolicy, facts: Iterable[Fact], *, attempts: bool = False
 ) -> list[Fact]:
-    return [
-        one
-        for one in facts
-        if (policy.allow_virtual or not one.virtual)
-        and not one.training
-        and (attempts or one.counts)
-    ]
+    return [one for one in facts if _is_eligible(policy, one, attempts=attempts)]
 
 
 def _not_counted(policy: SignoffPolicy, facts: Sequence[Fact]) -> tuple[str, ...]:
@@ -579,12 +599,17 @@ def decide(
     needs_devices = bool(
         policy.drivers or policy.budget_bytes or policy.total_budget_bytes or policy.growth
     )
-    devices = list(facts.devices(counted)) if needs_devices else []
-    largest = _largest(devices)
+    totals = facts.device_totals(policy.kernel) if needs_devices and meant else []
+    devices = _Devices(
+        facts,
+        {one.id: one for one in counted},
+        [one for one in totals if _is_eligible(policy, one.fact)],
+    )
+    largest = _largest(devices.totals)
     before: _Largest = {}
     if policy.growth is not None:
-        earlier = _eligible(policy, facts.of(policy.growth.baseline))
-        before = _largest(list(facts.devices(earlier)))
+        baseline = facts.device_totals(policy.growth.baseline)
+        before = _largest(one for one in baseline if _is_eligible(policy, one.fact))
     confidence = policy.failure_rate.confidence if policy.failure_rate else 0.95
     total = _bound("all judged cycles", counted, confidence)
     by_scenario: dict[str, list[Fact]] = defaultdict(list)
@@ -601,9 +626,9 @@ def decide(
     if policy.drivers:
         clauses.append(_drivers(policy, devices))
     if policy.budget_bytes or policy.total_budget_bytes is not None:
-        clauses.append(_budget(policy, devices))
+        clauses.append(_budget(policy, devices, largest))
     if policy.growth is not None:
-        clauses.append(_growth(policy, largest, before))
+        clauses.append(_growth(policy, devices, largest, before))
     if policy.failure_rate is not None:
         clauses.append(_failure_rate(policy, total))
     if policy.bench_errors is not None:
@@ -626,11 +651,11 @@ def decide(
             DeviceSize(
                 driver,
                 device,
-                size,
+                one.largest_bytes,
                 _budget_of(policy, driver, device),
-                before[driver, device][0] if (driver, device) in before else None,
+                before[driver, device].largest_bytes if (driver, device) in before else None,
             )
-            for (driver, device), (size, _) in sorted(largest.items())
+            for (driver, device), one in sorted(largest.items(), key=lambda item: item[0])
         ),
         bounds=(
             total,

@@ -6,24 +6,24 @@ word counts only where the cycle has none.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from farm.errors import UsageError
 from farm.history import CycleRow, History
-from farm.judge.night_folder import NIGHT_NAME, load_night, load_runs
+from farm.judge.night_folder import NIGHT_NAME, load_kernels, load_night, load_runs
 from farm.judge.run_folder import RUN_NAME, inside, load_run
-from farm.model import Cycle, Night, NightKernel, Purpose, Run, Verdict
+from farm.model import Cycle, Night, Purpose, Run, Verdict
 from farm.signoff.policy import KernelIdentity
 
-__all__ = ["DeviceFact", "Fact", "Facts", "HistoryFacts", "facts_of_folder"]
+__all__ = ["DeviceFact", "DeviceTotal", "Fact", "Facts", "HistoryFacts", "facts_of_folder"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One cycle; ``run`` is its run's folder, None where that is not known."""
 
     id: str
@@ -64,6 +64,22 @@ class DeviceFact:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceTotal:
+    """A device over all cycles that are alike; ``fact`` is one of them, ``cycles`` have it.
+
+    Alike are cycles of one build, release, board, scenario, purpose and verdict; ``bad`` is how
+    often the device is not PASS in them.
+    """
+
+    fact: Fact
+    driver: str
+    device: str
+    cycles: int
+    bad: int
+    largest_bytes: int
+
+
 @dataclass
 class Facts:
     """All facts at hand, and what could not be read; made by one of the loaders."""
@@ -89,6 +105,47 @@ class Facts:
         """Each cycle with its devices."""
         for one in facts:
             yield one, self.device_rows.get(one.id, ())
+
+    def device_totals(self, kernel: KernelIdentity) -> list[DeviceTotal]:
+        """The devices of all cycles of ``kernel``, counted."""
+        totals: dict[tuple[object, ...], DeviceTotal] = {}
+        for one, rows in self.devices(self.of(kernel)):
+            where = (one.build_id, one.release, one.board, one.virtual, one.scenario)
+            alike = (*where, one.counts, one.training, one.verdict)
+            seen: set[tuple[str, str]] = set()
+            for row in rows:
+                first = (row.driver, row.device) not in seen
+                seen.add((row.driver, row.device))
+                key = (*alike, row.driver, row.device)
+                known = totals.get(key) or DeviceTotal(one, row.driver, row.device, 0, 0, 0)
+                totals[key] = replace(
+                    known,
+                    cycles=known.cycles + first,
+                    bad=known.bad + (row.verdict is not Verdict.PASS),
+                    largest_bytes=max(known.largest_bytes, row.record_bytes),
+                )
+        return list(totals.values())
+
+    def cycle_with(self, facts: Mapping[str, Fact], total: DeviceTotal) -> Fact:
+        """The first of ``facts``, by their ids, in which the device is as large as in ``total``."""
+        return next(
+            one
+            for one, rows in self.devices(facts.values())
+            for row in rows
+            if (row.driver, row.device, row.record_bytes)
+            == (total.driver, total.device, total.largest_bytes)
+        )
+
+    def most_used(self, facts: Mapping[str, Fact]) -> tuple[int, Fact] | None:
+        """The most bytes that all records of one of ``facts`` used together, and which it is."""
+        return max(
+            (
+                (max(one.used_bytes, sum(row.record_bytes for row in rows)), one)
+                for one, rows in self.devices(facts.values())
+            ),
+            key=lambda found: found[0],
+            default=None,
+        )
 
     def add_hashes(self, build_id: str, sha256: Mapping[str, str]) -> None:
         """Note what a night says of a build's hashes; nights that differ are both kept."""
@@ -257,9 +314,8 @@ def _hashes_of_nights(facts: Facts, root: Path, night_ids: Iterable[str]) -> Non
     """Take the kernels' hashes from the nights' own files, as far as these are at hand."""
     for night_id in night_ids:
         try:
-            night = json.loads((inside(root / "nights", night_id) / NIGHT_NAME).read_bytes())
-            kernels = [NightKernel.model_validate(one) for one in night["kernels"]]
-        except (OSError, ValueError, KeyError, TypeError, UsageError):
+            kernels = load_kernels(inside(root / "nights", night_id))
+        except UsageError:
             continue
         for kernel in kernels:
             if kernel.build_id:
@@ -273,7 +329,7 @@ def _folder_of(root: Path, path: str) -> Path | None:
         return None
 
 
-def _fact_of_row(row: CycleRow, folder: Path | None) -> Fact:
+def _fact_of_row(row: CycleRow, folder: Path | None, channels: frozenset[str]) -> Fact:
     return Fact(
         id=f"{row.run_id}#{row.number}",
         run_id=row.run_id,
@@ -286,11 +342,11 @@ def _fact_of_row(row: CycleRow, folder: Path | None) -> Fact:
         board=row.board,
         virtual=row.virtual,
         scenario=row.scenario,
-        channels=frozenset(filter(None, row.channels.split(","))),
+        channels=channels,
         repeat=row.repeat,
         counts=row.counts,
         training=row.purpose == Purpose.TRAINING.value,
-        verdict=Verdict(row.verdict),
+        verdict=_VERDICTS[row.verdict],
         why=row.why,
         driver=row.finding_driver or "",
         device=row.finding_device or "",
@@ -298,24 +354,38 @@ def _fact_of_row(row: CycleRow, folder: Path | None) -> Fact:
     )
 
 
+# Asking the enumeration takes as long as all the rest of a fact.
+_VERDICTS = {one.value: one for one in Verdict}
+
+
 class HistoryFacts(Facts):
     """The facts that a history holds of some kernels; the runs' folders lie below ``root``."""
 
-    def __init__(self, history: History, root: Path, kernels: Iterable[KernelIdentity]) -> None:
+    def __init__(self, history: History, root: Path, kernels: Sequence[KernelIdentity]) -> None:
         super().__init__(source=f"history, runs below {root}")
         self._history = history
         self._ids: dict[str, int] = {}
+        self._by_row: dict[int, Fact] = {}
+        # The database counts while Python makes facts of rows: each takes half of the time.
+        builds = dict.fromkeys(one.build_id for one in kernels if one.build_id is not None)
+        pool = ThreadPoolExecutor(max_workers=1)
+        self._counted = {one: pool.submit(history.device_totals, build_ids=[one]) for one in builds}
+        pool.shutdown(wait=False)
         folders: dict[str, Path | None] = {}
+        channels: dict[str, frozenset[str]] = {}
         for kernel in kernels:
-            builds = None if kernel.build_id is None else [kernel.build_id]
-            for row in history.cycles(build_ids=builds, counting_only=False):
+            asked = None if kernel.build_id is None else [kernel.build_id]
+            for row in history.cycles(build_ids=asked, counting_only=False):
                 if kernel.release is not None and row.release != kernel.release:
                     continue
                 if row.path not in folders:
                     folders[row.path] = _folder_of(root, row.path)
-                fact = _fact_of_row(row, folders[row.path])
+                if row.channels not in channels:
+                    channels[row.channels] = frozenset(filter(None, row.channels.split(",")))
+                fact = _fact_of_row(row, folders[row.path], channels[row.channels])
                 if fact.id not in self._ids:
                     self._ids[fact.id] = row.id
+                    self._by_row[row.id] = fact
                     self.cycles.append(fact)
         _hashes_of_nights(self, root, dict.fromkeys(one.night_id for one in self.cycles))
 
@@ -335,3 +405,36 @@ class HistoryFacts(Facts):
             )
         for one in by_id.values():
             yield one, ()
+
+    def device_totals(self, kernel: KernelIdentity) -> list[DeviceTotal]:
+        """As of any facts; the history counts."""
+        if kernel.build_id in self._counted:
+            found = self._counted[kernel.build_id].result()
+        else:
+            builds = {one.build_id for one in self.of(kernel)}
+            found = self._history.device_totals(build_ids=builds) if builds else []
+        totals = [(self._by_row.get(one.cycle_id), one) for one in found]
+        return [
+            DeviceTotal(fact, one.driver, one.device, one.cycles, one.bad, one.largest_bytes)
+            for fact, one in totals
+            if fact is not None and (kernel.release is None or fact.release == kernel.release)
+        ]
+
+    def cycle_with(self, facts: Mapping[str, Fact], total: DeviceTotal) -> Fact:
+        """As of any facts."""
+        rows = self._history.cycles_with(
+            total.driver, total.device, total.largest_bytes, build_ids=[total.fact.build_id]
+        )
+        found = (self._by_row.get(row) for row in rows)
+        return next(one for one in found if one is not None and one.id in facts)
+
+    def most_used(self, facts: Mapping[str, Fact]) -> tuple[int, Fact] | None:
+        """As of any facts."""
+        said = [(one.used_bytes, one) for one in facts.values()]
+        builds = {one.build_id for one in facts.values()}
+        for row, size in self._history.records_bytes(build_ids=builds) if builds else ():
+            fact = self._by_row.get(row)
+            if fact is not None and fact.id in facts:
+                said.append((size, fact))
+                break
+        return max(said, key=lambda found: found[0], default=None)

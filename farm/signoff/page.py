@@ -1,6 +1,6 @@
 """The sign-off as a page, for a browser and for paper: no script, nothing loaded from anywhere.
 
-Every value is escaped and made visible first, as in `farm.report`. WeasyPrint makes the PDF from
+Look, escaping and rules are those of `farm.report.pages`. WeasyPrint makes the PDF from
 the same page; its links lead to the files beside it.
 """
 
@@ -10,11 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from farm.report.printable import exact_size_text, visible
+from farm.report.pages import environment
+from farm.report.printable import visible
 from farm.signoff.clauses import Cell, Decision
 from farm.signoff.evidence import CitedCycle
 from farm.signoff.policy import SignoffPolicy
@@ -72,30 +70,19 @@ def _growth(largest: int, baseline: int | None) -> str:
     return f"{100 * (largest - baseline) / baseline:+.1f} %"
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("farm.signoff"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(v=visible, exact=exact_size_text, percent=_percent)
-    environment.globals.update(growth=_growth)
-    return environment.get_template("signoff.html.j2")
-
-
 def page_html(page: Page) -> str:
     """Write the page as one self-contained HTML document."""
     bounds = page.decision.bounds
-    return _template().render(
+    template = environment("farm.signoff").get_template("signoff.html.j2")
+    return template.render(
         page=page,
         policy=page.policy,
         decision=page.decision,
         rule=[visible(line) for line in page.policy.rule.strip().splitlines()],
         grids=_grids(page.decision.cells),
         pages={one.fact.id: one.page for one in page.cited},
+        growth=_growth,
+        rate=_percent,
         bounds=bounds[:_BOUNDS_SHOWN],
         more_bounds=max(0, len(bounds) - _BOUNDS_SHOWN),
     )

@@ -131,6 +131,36 @@ def up(
 
 
 @app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="The new board's name, as virtual-3.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The file to write; by default devices/NAME.yaml.")
+    ] = None,
+    serial_port: Annotated[int | None, typer.Option(help="TCP port of the serial line.")] = None,
+    power_port: Annotated[int | None, typer.Option(help="TCP port of the power port.")] = None,
+) -> None:
+    """Write the labgrid environment of one more virtual board, for plans with several.
+
+    Without ports, two are chosen that no environment beside it names and nobody listens on.
+    """
+    from farm.virtual.describe import environment_text, free_ports, template
+
+    BoardDir.of(name)
+    file = to or template().with_name(f"{name}.yaml")
+    if file.exists():
+        raise UsageError(
+            f"{file} exists already", "Choose another name, or another file with --to."
+        )
+    chosen = free_ports(file.parent)
+    text = environment_text(name, serial_port or chosen[0], power_port or chosen[1], file.parent)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+    print(file)
+
+
+@app.command()
 def down(
     name: Name = DEFAULT_NAME,
     everything: Annotated[bool, typer.Option("--all", help="Every board.")] = False,

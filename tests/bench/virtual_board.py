@@ -11,26 +11,20 @@ from farm.bench.manifest import arm
 from farm.bench.pstorefs import unlink_records
 from farm.model import Manifest, PanicAccount
 from farm.scenarios import scenario_named
-from farm.virtual.usb_bus import usb_serial
+from farm.virtual.describe import environment_text
 
 DEVICES = Path(__file__).resolve().parents[2] / "devices"
 NONCE = 0x1122_3344_5566_7788
 
 
 def environment(root: Path, name: str, *options: str) -> Path:
-    """Write devices/virtual.yaml below ``root`` with another name and free ports."""
+    """The environment of a virtual board below ``root``, on free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    serial, power = (str(one.getsockname()[1]) for one in sockets)
+    serial, power = (one.getsockname()[1] for one in sockets)
     for one in sockets:
         one.close()
-    text = (DEVICES / "virtual.yaml").read_text().replace("20817", serial).replace("20818", power)
-    up = ", ".join(["--serial-port", repr(serial), "--power-port", repr(power), *options])
-    text = text.replace("board: virtual\n", f"board: {name}\n")
-    text = text.replace("virtual, up, ", f"virtual, up, {up}, ")
-    text = text.replace("serial: E1A339F9", f"serial: '{usb_serial(name)}'")
-    text = text.replace("virtual-programmer.elf", str(DEVICES / "virtual-programmer.elf"))
     path = root / f"{name}.yaml"
-    path.write_text(text)
+    path.write_text(environment_text(name, serial, power, root, options))
     return path
 
 

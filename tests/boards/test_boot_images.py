@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from farm.bench.environment import read_options
-from farm.boards.boot_image import pack_for
 from farm.boards.chips import facts_of
 from farm.boards.tree import parse_tree
+from farm.build.board_image import read
 from farm.build.bootimage import BootLayout
 from tests.bench.virtual_board import DEVICES
 from tests.boards.test_overlays import BOARDS, blob_of
@@ -44,7 +44,7 @@ def test_a_boot_image_is_that_of_mkbootimg(board: str, tmp_path: Path) -> None:
     wanted = read_options(file).boot_image
     for name, content in {"Image": KERNEL, "initramfs": RAMDISK, "board.dtb": DTB}.items():
         (tmp_path / name).write_bytes(content)
-    made = pack_for(file, tmp_path / "Image", tmp_path / "initramfs", tmp_path / "board.dtb")
+    made = read(file).pack(tmp_path / "Image", tmp_path / "initramfs", tmp_path / "board.dtb")
     assert made == by_mkbootimg(wanted, tmp_path)
     facts = facts_of(parse_tree(blob_of(board), Path(f"{board}.dtb")))
     assert facts is not None

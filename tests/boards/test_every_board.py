@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from farm.boards import kernel_trees
 from farm.boards.survey import survey
-from farm.build import kconfig, pipeline
+from farm.build import kconfig, kernel_trees, pipeline
 from tests.boards.test_overlays import BOARDS, blob_of, linux, with_overlay
 
 pytestmark = pytest.mark.boards

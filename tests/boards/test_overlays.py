@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from farm.boards import kernel_trees, overlay
 from farm.boards.area import covered
 from farm.boards.chips import facts_of
 from farm.boards.place import faults, memory_of
 from farm.boards.tree import parse_tree
+from farm.build import devicetree, kernel_trees
 from farm.errors import UsageError
 from tests.bench.virtual_board import DEVICES
 from tests.boards.libfdt import Fdt, Span
@@ -50,7 +50,7 @@ def blob_of(board: str) -> bytes:
 
 def with_overlay(board: str, source: str | None = None) -> bytes:
     text = source or (DEVICES / f"{board}.dtso").read_text()
-    return overlay.apply(blob_of(board), overlay.compile_overlay(text, board), board)
+    return devicetree.apply_overlay(blob_of(board), devicetree.compile_overlay(text, board), board)
 
 
 def complaints(board: str, whole: bytes) -> list[str]:

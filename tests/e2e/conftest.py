@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from farm.virtual.usb_bus import usb_serial
+from farm.virtual.describe import environment_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FARM = str(Path(sys.executable).with_name("farm"))
@@ -178,38 +178,10 @@ def make_board() -> Iterator[Callable[..., Board]]:
 
     def make(name: str, *options: str) -> Board:
         serial_port, power_port = free_ports(2)
-        text = (ROOT / "devices" / "virtual.yaml").read_text(encoding="utf-8")
-        text = text.replace("20817", str(serial_port)).replace("20818", str(power_port))
-        config = yaml.safe_load(text)
-        target = config["targets"]["main"]
-        named = ["--name", name]
-        up = [
-            "virtual",
-            "up",
-            *named,
-            "--serial-port",
-            str(serial_port),
-            "--power-port",
-            str(power_port),
-            *options,
-        ]
-        target["options"]["bench"] = {
-            "status": ["farm", "virtual", "status", *named],
-            "start": ["farm", *up],
-            "stop": ["farm", "virtual", "down", *named],
-        }
-        target["options"]["boot_with"] += named
-        target["options"]["reset"] += named
-        target["resources"]["BoardUsb"]["serial"] = usb_serial(name)
-        drivers = target["drivers"]
-        drivers["UsbBoot"]["environment"] = ["farm", "virtual", "environment", *named]
-        drivers["Edl"]["programmer"] = str(ROOT / "devices" / "virtual-programmer.elf")
-        for key, commands in drivers["PanicFarmStrategy"]["keys"].items():
-            for what, state in (("hold", "on"), ("release", "off")):
-                commands[what] = ["farm", "virtual", "press", key, state, *named]
         lg_env = root / f"{name}.yaml"
-        # labgrid makes drivers in the order of the file.
-        lg_env.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        text = environment_text(name, serial_port, power_port, root, options)
+        lg_env.write_text(text, encoding="utf-8")
+        up = yaml.safe_load(text)["targets"]["main"]["options"]["bench"]["start"][1:]
         board = Board(name, lg_env, up, environment, root / "reports" / name)
         boards.append(board)
         return board

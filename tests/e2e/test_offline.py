@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from farm.history import open_history
 from tests.e2e.conftest import Board
 
 pytestmark = pytest.mark.virtual
@@ -21,7 +22,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def test_judging_and_reporting_a_fresh_run_again_changes_no_file(board: Board) -> None:
-    outcome = board.run("--channel", "pstorefs,sahara", "--repeat", "2")
+    outcome = board.run("--channel", "pstorefs,sahara", "--repeat", "2", "--history")
     assert outcome.code == 0, outcome.stderr
     assert len(outcome.findings("memory equal")) == 2
     folder = board.out / outcome.run["run_id"]
@@ -30,3 +31,6 @@ def test_judging_and_reporting_a_fresh_run_again_changes_no_file(board: Board) -
         done = board.farm(*words)
         assert done.returncode == 0, done.stderr
     assert sums(folder) == before
+    with open_history(out=board.out) as history:
+        rows = history.cycles(run_id=outcome.run["run_id"])
+    assert [(row.verdict, row.channels) for row in rows] == [("PASS", "pstorefs,sahara")] * 2

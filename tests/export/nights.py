@@ -9,13 +9,12 @@ from farm.model import (
     Night,
     NightBoard,
     NightCell,
-    NightCycle,
     NightHole,
     NightKernel,
-    Purpose,
     Run,
     Verdict,
 )
+from tests.nights import night_cycle
 from tests.report.test_report import cycle, run_of
 
 BUILD = "5e0dba1b9c3a4f7d8e6f00112233445566778899"
@@ -66,28 +65,7 @@ def night(
     cycles = []
     for folder, one in runs.items():
         for made in one.cycles:
-            cell = NightCell(
-                kernel=kernel,
-                board=one.board,
-                scenario=made.scenario,
-                channels=("pstorefs",),
-                repeat=made.repeat,
-            )
-            cycles.append(
-                NightCycle(
-                    cell=cell,
-                    attempt=1,
-                    purpose=Purpose.PLAN,
-                    counts=True,
-                    run=folder,
-                    number=made.number,
-                    started=made.started,
-                    wall_s=made.wall_s,
-                    verdict=made.result.verdict,
-                    blame=made.result.blame,
-                    why=made.result.why,
-                )
-            )
+            cycles.append(night_cycle(folder, made, kernel=kernel, board=one.board))
     first = next(iter(runs.values()))
     return Night(
         night_id=night_id,

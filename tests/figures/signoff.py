@@ -1,10 +1,11 @@
 """What a sign-off costs in a history of 100,000 cycles, beside a page of no cycle; `make bench`.
 
-    python -m tests.figures.signoff [--cycles N] [--history PATH]
+    python -m tests.figures.signoff [--cycles N] [--history PATH] [--one-build]
 
 The history is filled through its own store, or taken as it is when PATH exists. `farm signoff` is
-run as a command, PDF included, for one build of many; its processor time is compared with
-that of the same command on an empty history. Below 5 s is what is wanted of an idle machine.
+run as a command, PDF included, for one build of many, or for that of all cycles; its processor
+time is compared with that of the same command on an empty history. Below 5 s is what is wanted of
+an idle machine.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from farm.history import open_history
-from tests.history.nights import fill
+from tests.history.nights import LARGE, fill
 
 _FARM = Path(sys.executable).with_name("farm")
 _POLICY = """\
@@ -58,13 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=100_000)
     parser.add_argument("--history", type=Path)
+    parser.add_argument("--one-build", action="store_true", help="all cycles are of one build")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path = (given.history or folder / "history.sqlite").absolute()
         with open_history(f"sqlite:///{path}", out=folder) as history:
             if not history.nights(limit=1):
-                fill(history, given.cycles)
+                shape = replace(LARGE, build_id="f00dcafe" * 5 if given.one_build else "")
+                fill(history, given.cycles, shape)
             newest = history.nights(limit=1)[0]
             build = history.cycles(night_id=newest.night_id)[0].build_id or ""
         policy = folder / "policy.yaml"

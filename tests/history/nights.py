@@ -30,7 +30,6 @@ from farm.model import (
     FindingKind,
     Night,
     NightBoard,
-    NightCell,
     NightCycle,
     NightKernel,
     Policy,
@@ -38,6 +37,7 @@ from farm.model import (
     Subject,
     Verdict,
 )
+from tests.nights import night_cycle
 
 FIRST = datetime(2026, 1, 1, 20, tzinfo=UTC)
 SCENARIOS = ("sysrq-c", "lkdtm-panic", "lkdtm-bug", "lkdtm-softlockup", "lkdtm-exhaust-stack")
@@ -54,6 +54,7 @@ class Shape:
     devices: int = 3
     plan: str = "all boards"
     virtual: bool = True
+    build_id: str = ""  # the same in every night, else one of each night's own
     fail: frozenset[int] = field(default_factory=frozenset)  # nights in which a driver fails
     error: frozenset[int] = field(default_factory=frozenset)  # nights with a bench failure
 
@@ -177,26 +178,7 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
                         result=result,
                     )
                     run_cycles.append(cycle)
-                    own.append(
-                        NightCycle(
-                            cell=NightCell(
-                                kernel=kernel,
-                                board=board,
-                                scenario=scenario,
-                                channels=("pstorefs",),
-                                repeat=repeat,
-                            ),
-                            attempt=1,
-                            counts=True,
-                            run=name,
-                            number=cycle.number,
-                            started=cycle.started,
-                            wall_s=cycle.wall_s,
-                            verdict=verdict,
-                            blame=result.blame,
-                            why=result.why,
-                        )
-                    )
+                    own.append(night_cycle(name, cycle, kernel=kernel, board=board))
             verdict, totals = summarise(cycle.result.verdict for cycle in run_cycles)
             runs[name] = Run(
                 run_id=name.removeprefix("runs/"),
@@ -207,7 +189,7 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
                 virtual=shape.virtual,
                 lg_env=f"devices/{board}.yaml",
                 kernel_release="6.12.94",
-                build_id=f"{index:08x}-{kernel}",
+                build_id=shape.build_id or f"{index:08x}-{kernel}",
                 command=("farm", "nightly"),
                 wall_s=3600.0,
                 board_s=1200.0,
@@ -230,7 +212,9 @@ def make_night(index: int, shape: Shape, seed: int = 1) -> tuple[Night, dict[str
         verdict=verdict,
         totals=totals,
         kernels=tuple(
-            NightKernel(name=name, release="6.12.94", build_id=f"{index:08x}-{name}")
+            NightKernel(
+                name=name, release="6.12.94", build_id=shape.build_id or f"{index:08x}-{name}"
+            )
             for name in kernels
         ),
         boards=tuple(

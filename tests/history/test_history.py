@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,9 +155,9 @@ def test_sizes_of_one_kernel(history: History) -> None:
 def test_adding_twice_changes_nothing(history: History) -> None:
     night, runs = make_night(0, Shape())
     history.add_night(night, runs)
-    before = [replace(row, id=0) for row in history.cycles()]
+    before = [row._replace(id=0) for row in history.cycles()]
     history.add_night(night, runs)
-    assert [replace(row, id=0) for row in history.cycles()] == before
+    assert [row._replace(id=0) for row in history.cycles()] == before
     assert len(history.nights()) == 1
     assert len(history.devices(row.id for row in history.cycles())) == len(before) * 3
     assert len(history.sizes(board="board-0")) == 3

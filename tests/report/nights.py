@@ -28,11 +28,11 @@ from farm.model import (
     NightCycle,
     NightHole,
     NightKernel,
-    Purpose,
     Run,
 )
 from farm.report import write_reports
 from tests.judge.mutation import GOLDEN
+from tests.nights import night_cycle
 
 Damage = Callable[[Path], None]
 
@@ -163,24 +163,13 @@ def make_night(
                 if one.input.channels
             )
             cycles.append(
-                NightCycle(
-                    cell=NightCell(
-                        kernel="6.12",
-                        board=board.name,
-                        scenario=cycle.scenario,
-                        channels=channels,
-                        repeat=cycle.repeat,
-                    ),
-                    attempt=1,
-                    purpose=Purpose.TRAINING if board.training else Purpose.PLAN,
-                    counts=not board.training,
-                    run=name,
-                    number=cycle.number,
-                    started=cycle.started,
-                    wall_s=cycle.wall_s,
-                    verdict=cycle.result.verdict,
-                    blame=cycle.result.blame,
-                    why=cycle.result.why,
+                night_cycle(
+                    name,
+                    cycle,
+                    kernel="6.12",
+                    board=board.name,
+                    channels=channels,
+                    training=board.training,
                 )
             )
         if board.gone:

@@ -16,8 +16,12 @@ from farm.model import Verdict
 from farm.report import write_reports
 from farm.report.night import write_night_report
 from farm.top.page import write_pages
+from farm.signoff.bundle import write_bundle
+from farm.signoff.clauses import decide
+from farm.signoff.facts import facts_of_folder
 from tests.history.nights import Shape
 from tests.history.nights import make_night as night_of_values
+from tests.signoff.runs import TODAY, policy, write_run
 from tests.top.nights import hostile_night
 
 from .nights import Board, bench_lost, flipped, hole, make_night, stored_night, truncated
@@ -71,6 +75,40 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     live = tmp_path_factory.mktemp("live") / "top.html"
     write_pages(hostile_night(live.parent / "nights" / "20260103-200000-cccc"), live, 60)
+    # GO and NO-GO, with waivers, holes, growth, and names from elsewhere.
+    runs = tmp_path_factory.mktemp("signoff")
+    write_run(runs / "run-0", build="11" * 20)
+    write_run(runs / "run-1", ("sysrq-c",) * 4 + (HOSTILE[1],), virtual=True, broken=[2], large=512)
+    signed = {
+        "sign-off GO": policy(kernel={"build_id": "11" * 20}),
+        "sign-off NO-GO": policy(
+            allow_virtual=True,
+            drivers=["panicdump-sample", HOSTILE[0], LONG],
+            growth={"baseline": {"build_id": "11" * 20}, "max_percent": 1},
+            required=[
+                {
+                    "boards": ["board", LONG],
+                    "scenarios": ["sysrq-c", HOSTILE[1]],
+                    "repeats": 9,
+                    "channels": ["pstorefs", "sahara", "firehose"],
+                }
+            ],
+            waivers=[
+                {
+                    "clause": "growth",
+                    "driver": "panicdump-sample",
+                    "owner": HOSTILE[0],
+                    "reason": LONG,
+                    "expires": "2030-01-01",
+                }
+            ],
+        ),
+    }
+    (runs / "policy.yaml").write_text("x")
+    facts = facts_of_folder(runs)
+    for name, rule in signed.items():
+        decision = decide(rule, facts, TODAY)
+        write_bundle(rule, runs / "policy.yaml", decision, run / name, hashes=(), source=str(runs))
 
     def cell(text: str) -> Path:
         return next(p for p in sorted(cells.iterdir()) if text in p.read_text(encoding="utf-8"))
@@ -85,6 +123,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "run": report,
         "live": live,
         "live, still": live.with_name("top-still.html"),
+        **{name: run / name / "signoff.html" for name in signed},
     }
 
 
@@ -110,15 +149,8 @@ def axe() -> str:
 
 
 KINDS = (
-    "night",
-    "large night",
-    "truncated",
-    "channels differ",
-    "bench",
-    "all nights",
-    "run",
-    "live",
-    "live, still",
+    *("night", "large night", "truncated", "channels differ", "bench", "all nights", "run"),
+    *("live", "live, still", "sign-off GO", "sign-off NO-GO"),
 )
 
 
@@ -185,9 +217,12 @@ def test_axe_finds_nothing_serious(
             assert serious == [], (kind, scheme)
 
 
-def test_dark_is_dark_and_paper_is_white(browser: Browser, pages: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", ["night", "sign-off NO-GO"])
+def test_dark_is_dark_and_paper_is_white(
+    browser: Browser, pages: dict[str, Path], kind: str
+) -> None:
     with browser.new_context(color_scheme="dark") as context:
-        page, _ = opened(context, pages["night"])
+        page, _ = opened(context, pages[kind])
         background = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(background) == "rgb(17, 21, 27)"
         page.emulate_media(media="print", color_scheme="dark")

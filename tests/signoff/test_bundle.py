@@ -26,7 +26,7 @@ from farm.signoff.bundle import write_bundle
 from farm.signoff.clauses import NO_GO, VIRTUAL_GO, Decision, decide
 from farm.signoff.facts import HistoryFacts, facts_of_folder
 from farm.signoff.manifest import MANIFEST, SIGNATURE
-from farm.signoff.policy import SignoffPolicy
+from farm.signoff.policy import KernelIdentity, SignoffPolicy
 from farm.signoff.seal import sign_bundle, verify_bundle
 from farm.signoff.signature import check_armour, verify_signature
 from tests.export.test_export import NAMES
@@ -269,8 +269,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     facts = facts_of_folder(tmp_path / "runs")
     named = dict(zip([one.id for one in facts.cycles], HOSTILE_PARTS, strict=True))
     facts.cycles = [
-        replace(
-            one,
+        one._replace(
             why=named[one.id],
             driver=named[one.id],
             scenario=named[one.id],
@@ -313,7 +312,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert all(not name.startswith("on") for _, name, _ in page.attributes)
     for _, name, value in page.attributes:
         if name == "href":
-            assert value.startswith(("#clause-", "evidence/run-1/report.html#cycle-")), value
+            assert value.startswith(("#main", "#clause-", "evidence/run-1/report.html#cycle-")), (
+                value
+            )
     words = "".join(page.words)
     assert all(visible(name) in words for name in HOSTILE_PARTS)
     account = (out / "signoff.json").read_text()
@@ -361,6 +362,38 @@ def test_the_history_says_the_same(tmp_path: Path) -> None:
     ]
     assert asked.cited_ids() == read.cited_ids()
     assert asked.sizes == read.sizes
+
+
+def test_the_history_counts_devices_as_the_runs_do(tmp_path: Path) -> None:
+    """Missing in all and in some cycles, not intact in one, too large, grown: said alike."""
+    earlier = write_run(tmp_path / "run-0", build="11" * 20)
+    run = write_run(tmp_path / "run-1", ("sysrq-c",) * 4 + ("lkdtm-bug",), broken=[2], large=512)
+    last = run.cycles[-2]
+    without = last.result.model_copy(update={"devices": last.result.devices[1:]})
+    cycles = (*run.cycles[:-2], last.model_copy(update={"result": without}), run.cycles[-1])
+    run = run.model_copy(update={"cycles": cycles})
+    (tmp_path / "run-1" / "run.json").write_text(run.model_dump_json())
+    named = [row.device for row in run.cycles[0].result.devices]
+    rule = policy(
+        drivers=[*named, "panicdump-*", "nobody"],
+        budget_bytes={"panicdump-*": 300, named[1]: 200},
+        total_budget_bytes=900,
+        growth={"baseline": {"build_id": "11" * 20}, "max_percent": 10},
+    )
+    with open_history(f"sqlite:///{tmp_path}/h.sqlite", out=tmp_path) as history:
+        for one in (earlier, run):
+            history.add_run(one, path=one.run_id)
+        kernels = [rule.kernel, KernelIdentity(build_id="11" * 20)]
+        asked = decide(rule, HistoryFacts(history, tmp_path, kernels), TODAY)
+        read = decide(rule, facts_of_folder(tmp_path), TODAY)
+    by_name = {one.name: one for one in asked.clauses}
+    said = [problem.what for problem in by_name["drivers"].problems]
+    assert any("not there in 1 cycles" in one for one in said), said
+    assert any("not there in 4 cycles" in one for one in said), said
+    assert any("did not arrive intact in 1 cycles" in one for one in said), said
+    for name in ("drivers", "budget", "growth"):
+        assert by_name[name].problems
+    assert [by_name[one.name] for one in read.clauses if one.name in by_name] == read.clauses
 
 
 def farm(*arguments: object) -> subprocess.CompletedProcess[str]:
