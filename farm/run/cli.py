@@ -111,8 +111,8 @@ def run(
     """
     # labgrid and numpy take a second to load: `--help` must not wait for them.
     from farm.export import write_run_exports
-    from farm.hosts.place import ENVIRONMENTS, acquired
     from farm.history import open_history
+    from farm.hosts.place import ENVIRONMENTS, acquired
     from farm.judge.totals import exit_code
     from farm.report.files import write_reports
     from farm.report.terminal import print_run

@@ -15,10 +15,10 @@ import pytest
 from farm.model import Verdict
 from farm.report import write_reports
 from farm.report.night import write_night_report
-from farm.top.page import write_pages
 from farm.signoff.bundle import write_bundle
 from farm.signoff.clauses import decide
 from farm.signoff.facts import facts_of_folder
+from farm.top.page import write_pages
 from tests.history.nights import Shape
 from tests.history.nights import make_night as night_of_values
 from tests.signoff.runs import TODAY, policy, write_run
