@@ -51,39 +51,24 @@ def environment_text(
     """
     source = template()
     tree = yaml.safe_load(source.read_text(encoding="utf-8"))
-    target = tree["targets"]["main"]
+    target: dict[str, Any] = tree["targets"]["main"]
+    # All its commands take the name from `board`.
+    target["options"]["board"] = name
     ports = ("--serial-port", str(serial_port), "--power-port", str(power_port))
-    renamed: dict[str, Any] = _renamed(target, name, (*ports, *up))
-    renamed["options"]["board"] = name
-    renamed["resources"]["NetworkSerialPort"]["port"] = serial_port
+    target["options"]["bench"]["start"] += [*ports, *up]
+    target["resources"]["NetworkSerialPort"]["port"] = serial_port
     url = f"http://localhost:{power_port}/power/{{index}}/{{value}}"
-    renamed["resources"]["NetworkPowerPort"]["host"] = url
-    renamed["resources"]["BoardUsb"]["serial"] = usb_serial(name)
-    programmer = source.parent / renamed["drivers"]["Edl"]["programmer"]
+    target["resources"]["NetworkPowerPort"]["host"] = url
+    target["resources"]["BoardUsb"]["serial"] = usb_serial(name)
+    programmer = source.parent / target["drivers"]["Edl"]["programmer"]
     if folder.resolve() != source.parent:
-        renamed["drivers"]["Edl"]["programmer"] = str(programmer)
+        target["drivers"]["Edl"]["programmer"] = str(programmer)
     head = (
         "# yaml-language-server: $schema=environment.schema.json\n"
         f"# A virtual board: `farm virtual describe {name}`.\n"
     )
-    tree["targets"]["main"] = renamed
     body: str = yaml.safe_dump(tree, sort_keys=False, width=100, default_flow_style=None)
     return head + body
-
-
-def _renamed(value: Any, name: str, up: tuple[str, ...]) -> Any:
-    """``value`` with every command of `farm virtual` for the board ``name``."""
-    if isinstance(value, dict):
-        return {key: _renamed(one, name, up) for key, one in value.items()}
-    if not isinstance(value, list):
-        return value
-    if value[:2] != ["farm", "virtual"]:
-        return [_renamed(one, name, up) for one in value]
-    words = list(value)
-    if "--name" in words:
-        at = words.index("--name")
-        del words[at : at + 2]
-    return [*words, "--name", name, *(up if words[2] == "up" else ())]
 
 
 def _text(file: Path) -> str:

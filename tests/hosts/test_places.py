@@ -187,7 +187,7 @@ def test_places_want_a_coordinator(tmp_path: Path) -> None:
 def offering() -> Iterator[Lab]:
     with lab() as one:
         line = {"host": "127.0.0.1", "port": 4001, "protocol": "rfc2217"}
-        one.exports("h1", {f"virtual-{n}": {"NetworkSerialPort": line} for n in (3, 4)})
+        one.exports("h1", {f"virtual-{n}": {"NetworkSerialPort": line} for n in ("x", "y")})
         yield one
 
 
@@ -209,14 +209,14 @@ def test_a_dry_run_changes_nothing_and_writing_makes_what_a_plan_can_choose(
 ) -> None:
     dry = json.loads(farm(offering, "places", "sync", "--json"))
     assert not dry["written"]
-    assert [one["place"] for one in dry["changes"]] == ["virtual-3", "virtual-4"]
+    assert [one["place"] for one in dry["changes"]] == ["virtual-x", "virtual-y"]
     assert "`--write` does it" in farm(offering, "places", "sync")
     assert offering.client("places") == ""
     farm(offering, "places", "sync", "--write")
-    assert offering.client("places").split() == ["virtual-3", "virtual-4"]
-    assert "board=virtual" in offering.client("-p", "virtual-3", "show")
+    assert offering.client("places").split() == ["virtual-x", "virtual-y"]
+    assert "board=virtual" in offering.client("-p", "virtual-x", "show")
     again = json.loads(farm(offering, "places", "sync", "--json"))
-    assert (again["changes"], again["unchanged"]) == ([], ["virtual-3", "virtual-4"])
+    assert (again["changes"], again["unchanged"]) == ([], ["virtual-x", "virtual-y"])
     (tmp_path / "plan.yaml").write_text(
         "name: x\nboards: [{tags: {board: virtual}, features: [sysrq]}]\n"
         "scenarios: [sysrq-c]\nrepeats: 4\nflash: none\n"
@@ -224,12 +224,12 @@ def test_a_dry_run_changes_nothing_and_writing_makes_what_a_plan_can_choose(
     shown = json.loads(
         farm(offering, "nightly", str(tmp_path / "plan.yaml"), "--dry-run", "--json")
     )
-    assert [one["place"] for one in shown["cycles"]] == ["virtual-3", "virtual-4"] * 2
+    assert [one["place"] for one in shown["cycles"]] == ["virtual-x", "virtual-y"] * 2
     assert {one["board"] for one in shown["cycles"]} == {"virtual"}
-    offering.client("-p", "virtual-3", "acquire", user="bob")
+    offering.client("-p", "virtual-x", "acquire", user="bob")
     listed = json.loads(farm(offering, "places", "list", "--json"))["places"]
     assert {one["name"]: one["acquired"] for one in listed} == {
-        "virtual-3": "bob-desk/bob",
-        "virtual-4": "",
+        "virtual-x": "bob-desk/bob",
+        "virtual-y": "",
     }
     assert "bob-desk/bob" in farm(offering, "places", "list")
