@@ -36,6 +36,7 @@ from farm.nightly.schedule import (
 from farm.nightly.seats import Chosen, Seat, boards_of, choose
 from farm.nightly.state import NightState, replay
 from farm.nightly.trust import Rules
+from farm.nightly.workers import prepare_workers
 from farm.run.store import new_run_id
 
 __all__ = ["Options", "Preview", "preview", "work"]
@@ -127,6 +128,8 @@ def work(options: Options) -> tuple[Night, list[Path]]:
             _make(folder, options.plan)
         journal = opened.enter_context(Journal(folder / JOURNAL_NAME))
         state = replay(journal.entries, prepared.rules)
+        # While kernels are made: the first worker would wait for it.
+        prepare_workers()
         with BuildProgress() as progress:
             kernels = prepare_kernels(
                 prepared.plan,

@@ -17,9 +17,10 @@ from contextlib import ExitStack
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from typing import IO
 
-__all__ = ["WorkerProcess", "end_with_parent", "start_worker"]
+__all__ = ["WorkerProcess", "end_with_parent", "prepare_workers", "start_worker"]
 
 _NURSERY = "farm.nightly.nursery"
 _PR_SET_PDEATHSIG = 1
@@ -94,6 +95,15 @@ class WorkerProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def prepare_workers() -> None:
+    """Have the process that workers are forked from begin to load; the first of them waits for it.
+
+    To be called from the main thread: its end is the process's.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([_NURSERY])
+    ensure_running()
+
+
 def start_worker(
     name: str,
     log: IO[bytes],
@@ -101,8 +111,8 @@ def start_worker(
     module: str = "farm.nightly.worker",
 ) -> WorkerProcess:
     """Start ``main`` of ``module`` as a worker; ``name`` is for `ps`, ``log`` takes its errors."""
+    prepare_workers()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_NURSERY])
     with ExitStack() as its_own:
         orders, orders_in = multiprocessing.Pipe(duplex=False)
         reports_out, reports = multiprocessing.Pipe(duplex=False)
