@@ -141,6 +141,7 @@ class _Board:
                 blame=cycle.result.blame,
                 why=cycle.result.why,
                 interrupted=interrupted,
+                part=fault.part if fault is not None else "",
             )
         )
         if fault is not None and not interrupted and not session.recover(fault):
