@@ -26,11 +26,19 @@ from labgrid.resource.power import NetworkPowerPort, PDUDaemonPort
 from labgrid.resource.remote import RemotePlaceManager
 from labgrid.util.proxy import proxymanager
 
-from farm.bench.hosts import is_host
+from farm.bench.hosts import is_host, link
 from farm.bench.usb import BoardUsb
 from farm.errors import BenchError
 
-__all__ = ["DEFAULT_PORT", "CheckedSession", "address_of", "complaint", "connect", "remote_places"]
+__all__ = [
+    "DEFAULT_PORT",
+    "CheckedSession",
+    "address_of",
+    "complaint",
+    "connect",
+    "reached",
+    "remote_places",
+]
 
 DEFAULT_PORT = 20408
 _CONNECT_DEADLINE_S = 15.0
@@ -131,6 +139,16 @@ def address_of(given: str = "") -> str:
     return given or os.environ.get("LG_COORDINATOR") or f"127.0.0.1:{DEFAULT_PORT}"
 
 
+def reached(address: str) -> str:
+    """What gRPC connects to for a coordinator: the near end of an ssh forward if LG_PROXY is set.
+
+    The ssh connection is made anew if it was lost. Raises BenchError for one that cannot be made,
+    labgrid's ExecutionError for a forward.
+    """
+    link(None)
+    return str(proxymanager.get_grpc_address(address, default_port=DEFAULT_PORT))
+
+
 def connect(given: str = "", env: Any = None) -> CheckedSession:
     """A session with the coordinator at ``given``, through LG_PROXY if that is set.
 
@@ -139,7 +157,7 @@ def connect(given: str = "", env: Any = None) -> CheckedSession:
     address = address_of(given)
     session: CheckedSession | None = None
     try:
-        there = proxymanager.get_grpc_address(address, default_port=DEFAULT_PORT)
+        there = reached(address)
         make: Any = CheckedSession
         session = make(there, ensure_event_loop(), env=env)
         assert session is not None

@@ -35,6 +35,8 @@ from farm.errors import BenchError, FarmError, UsageError
 from farm.scenarios import Boot
 
 ROLE = "main"
+# Of a fault: the host that a board hangs on is gone, whatever has failed for it.
+HOST_PART = "host"
 
 _CONFIG_ERRORS = (
     BindingError,
@@ -70,7 +72,7 @@ class Bench:
         return BenchError(
             f"the host {host}, where the board {self.options.board} hangs, does not answer: "
             f"{error.message}",
-            part="bench",
+            part=HOST_PART,
             next_step=f"Is {host} up, and its sshd? `ssh {host} true` says so.",
         )
 

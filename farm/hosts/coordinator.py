@@ -24,9 +24,8 @@ from labgrid.remote.client import ClientSession, ServerError
 from labgrid.remote.common import Reservation, ReservationState
 from labgrid.remote.generated import labgrid_coordinator_pb2 as messages
 from labgrid.remote.generated.labgrid_coordinator_pb2_grpc import CoordinatorStub
-from labgrid.util.proxy import proxymanager
 
-from farm.bench.coordinator import DEFAULT_PORT, CheckedSession
+from farm.bench.coordinator import CheckedSession, reached
 from farm.errors import BenchError, DeadlineError, FarmError
 from farm.hosts.environment import Exported
 
@@ -266,6 +265,10 @@ class Coordinator:
         """Release a place that ``holder`` left behind, if it has it still; raises BenchError."""
         self._do(self._release_for(place, holder))
 
+    def is_whole(self, place: str) -> bool:
+        """Ask whether the place is had, and all of its exporters are there; raises BenchError."""
+        return self._do(self._is_whole(place))
+
     # -- places that are kept
 
     def keep(self, place: str, filters: Mapping[str, str] | None = None) -> Kept:
@@ -345,7 +348,8 @@ class Coordinator:
         while not self._closing:
             session = None
             try:
-                address = proxymanager.get_grpc_address(self.address, default_port=DEFAULT_PORT)
+                # Making an ssh connection takes its time.
+                address = await asyncio.to_thread(reached, self.address)
                 session = _Session(address, asyncio.get_running_loop(), self.holder, self._changed)
                 await asyncio.wait_for(session.start(), _CONNECT_S)
                 self._session, failed = session, 0
@@ -359,7 +363,7 @@ class Coordinator:
                     else "nobody listens there"
                 )
             except Exception as error:  # whatever gRPC or a proxy makes of an address
-                self._why = str(error) or type(error).__name__
+                self._why = getattr(error, "message", str(error)) or type(error).__name__
             finally:
                 self._session = None
                 await self._close(session)
@@ -415,6 +419,13 @@ class Coordinator:
             )
             for name, place in sorted(session.places.items())
         }
+
+    async def _is_whole(self, place: str) -> bool:
+        session = self._there()
+        # This waits until the coordinator is through with what it does.
+        await self._rpc(session, "GetPlaces")
+        seen = session.places.get(place)
+        return seen is not None and seen.acquired == self.holder and session.is_whole(seen)
 
     async def _release_for(self, place: str, holder: str) -> None:
         session = self._there()

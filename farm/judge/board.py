@@ -36,7 +36,7 @@ __all__ = ["BoardRules", "judge_board"]
 
 _TAIL_LINES = 12
 _HANGING_STAGES = frozenset({"boot", "panic", "reset"})
-_BENCH_PARTS = frozenset({"serial", "power", "disk", "controller", "bench"})
+_BENCH_PARTS = frozenset({"serial", "power", "disk", "controller", "bench", "host"})
 
 
 @dataclass(frozen=True, slots=True)

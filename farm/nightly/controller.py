@@ -30,6 +30,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from farm.bench.environment import HOST_PART
 from farm.errors import BenchError, FarmError, UsageError
 from farm.history import BoardState, History
 from farm.hosts.coordinator import Coordinator, Hold, Kept
@@ -87,6 +88,7 @@ _TOLD = 50
 _BREAKS_IN_A_ROW = 10
 _LONGEST_PAUSE_S = 30.0
 _WORTH_TELLING_S = 3.0
+_SETTLE_S = 3.0
 
 
 def now() -> str:
@@ -136,7 +138,7 @@ class _Worker:
     """A seat's worker process, and the cycle that it is at.
 
     ``hold`` is the number of the place's hold that it began under, ``broken`` why that has ended,
-    ``withheld`` an end that counts when the coordinator is there again and says that it has not.
+    ``withheld`` an end that counts when the coordinator says, a moment later, that it has not.
     """
 
     seat: str
@@ -152,6 +154,7 @@ class _Worker:
     hold: int = 0
     broken: str = ""
     withheld: Ended | None = None
+    settles_at: float = 0.0
     is_idle: bool = False
 
 
@@ -450,7 +453,7 @@ class Controller:
             self._unclean.add(seat)
         if worker.failed is not None and worker.failed.usage:
             raise UsageError(f"{seat}: {worker.failed.message}")
-        if begun is not None and (found := self._adopted(begun, worker)) is not None:
+        if begun is not None and (found := self._adopted(begun)) is not None:
             self._ended(worker, found.cycle, interrupted=found.interrupted)
         elif start is not None and (why := self._why_lost(worker)):
             self._note(PlaceTold(at=now(), place=seat, what=why, cell=start.cell))
@@ -513,17 +516,22 @@ class Controller:
 
     def _is_sound(self, worker: _Worker, said: Ended) -> bool:
         """Whether the end of a cycle counts; one that waits for the coordinator is withheld."""
-        if self._is_certain(worker) and not worker.broken:
+        certain = self._is_certain(worker) and not worker.broken
+        if worker.seat not in self._kept or (certain and said.verdict is Verdict.SKIP):
             return True
         if said.verdict is Verdict.PASS and not said.interrupted:
             return True  # what was proven is proven, whoever came between
         if worker.broken:
             return False  # it has been told to end
-        if self._kept[worker.seat].standing.hold is Hold.UNSURE:
-            worker.withheld = said
-            self._view.stage(worker.seat, self._kept[worker.seat].standing.why)
+        unsure = self._kept[worker.seat].standing.hold is Hold.UNSURE
+        if said.interrupted and certain:
+            return True
+        if said.part == HOST_PART or not (certain or unsure):
+            self._break(worker, said.why if said.part == HOST_PART else "")
         else:
-            self._break(worker)
+            # What is lost together is not noticed together: the console first, or the exporter.
+            worker.withheld, worker.settles_at = said, time.monotonic() + _SETTLE_S
+            self._view.stage(worker.seat, self._kept[worker.seat].standing.why or "looking twice")
         return False
 
     def _has_ended(self, worker: _Worker, said: Ended) -> None:
@@ -535,25 +543,12 @@ class Controller:
         else:
             self._assign(worker)
 
-    def _adopted(self, begun: Begun, worker: _Worker | None = None) -> Finished | None:
-        """The end of a cycle that was not told, if it counts whatever became of its place."""
+    def _adopted(self, begun: Begun) -> Finished | None:
+        """The end of a cycle that was not told; at a place only what is proven by itself."""
         found = adopt(begun, self._folder)
         if found is None or begun.seat not in self._seats or not self._seats[begun.seat].is_place:
             return found
-        if worker is not None:
-            unbroken = self._is_certain(worker) and not worker.broken
-        else:
-            # Had under this night's name: without a break since the controller before.
-            unbroken = self._holder_of(begun.seat)
-        if unbroken or (found.cycle.verdict is Verdict.PASS and not found.interrupted):
-            return found
-        return None
-
-    def _holder_of(self, place: str) -> bool:
-        if self._coordinator is None:
-            return False
-        seen = self._coordinator.places().get(place)
-        return seen is not None and self._coordinator.is_own(seen.acquired)
+        return found if found.cycle.verdict is Verdict.PASS and not found.interrupted else None
 
     def _adopt_or_forget(self, begun: Begun) -> None:
         """What the controller before had begun: its end, if there is one, or it is run again."""
@@ -573,7 +568,7 @@ class Controller:
                 ):
                     self._break(worker)
                 elif standing.hold is Hold.HELD and worker.withheld is not None:
-                    self._has_ended(worker, worker.withheld)
+                    self._settle(worker, worker.withheld)
                 elif standing.hold is Hold.HELD and worker.is_idle:
                     self._assign(worker)
             if standing.hold is Hold.UNSURE and worker is not None and not worker.broken:
@@ -588,6 +583,15 @@ class Controller:
                     self._begin_at_place(seat)
             elif worker is None:
                 self._wait_for(seat, kept)
+
+    def _settle(self, worker: _Worker, said: Ended) -> None:
+        """Let an end count that was withheld, if nothing has come out meanwhile."""
+        assert self._coordinator is not None
+        if time.monotonic() < worker.settles_at:
+            return
+        with suppress(BenchError):  # it is withheld on
+            if self._coordinator.is_whole(worker.seat) and self._is_certain(worker):
+                self._has_ended(worker, said)
 
     def _begin_at_place(self, seat: str) -> None:
         if self._next(seat, None) is None:
@@ -621,22 +625,22 @@ class Controller:
             for worker in self._workers.values()
         )
 
-    def _break(self, worker: _Worker) -> None:
+    def _break(self, worker: _Worker, why: str = "") -> None:
         """The place is no longer had, or was not for a moment: its worker ends."""
         standing = self._kept[worker.seat].standing
         worker.leaving_since = time.monotonic()
-        self._count_break(worker)
+        self._count_break(worker, why)
         with suppress(ProcessLookupError):
             if standing.taken_by:
                 worker.process.kill()  # the board is somebody else's
             else:
                 worker.process.send_signal(signal.SIGINT)
 
-    def _count_break(self, worker: _Worker) -> None:
+    def _count_break(self, worker: _Worker, why: str = "") -> None:
         seat = worker.seat
         said = worker.failed.message if worker.failed is not None else ""
         lost = "the place was lost for a moment, and is had again"
-        worker.broken = self._kept[seat].standing.why or said or lost
+        worker.broken = why or self._kept[seat].standing.why or said or lost
         self._tell(seat, worker.broken)
         self._breaks[seat] += 1
         self._not_before[seat] = time.monotonic() + min(

@@ -75,7 +75,7 @@ class Note(Frozen):
 
 
 class Ended(Frozen):
-    """The cycle has its verdict, which is stored."""
+    """The cycle has its verdict, which is stored; ``part`` is that of its fault, if it had one."""
 
     said: Literal["ended"] = "ended"
     run: str
@@ -86,6 +86,7 @@ class Ended(Frozen):
     blame: Blame | None
     why: str
     interrupted: bool
+    part: str = ""
 
 
 class Failed(Frozen):

@@ -178,6 +178,7 @@ class _Board:
                 blame=cycle.result.blame,
                 why=cycle.result.why,
                 interrupted=interrupted,
+                part=fault.part if fault is not None else "",
             )
         )
         if fault is not None and fault.place:

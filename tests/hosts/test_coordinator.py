@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from labgrid.util.proxy import proxymanager
+from labgrid.util.ssh import sshmanager
 
 from farm.errors import BenchError, DeadlineError
 from farm.hosts.coordinator import Coordinator, Hold, Kept
+from tests.bench.ssh_host import ssh_host
 from tests.hosts.labgrid_processes import Lab, free_port, lab, wait_until
 
 SERIAL = {"NetworkSerialPort": {"host": "127.0.0.1", "port": 4001, "speed": 115200}}
@@ -183,6 +187,30 @@ def test_a_lost_connection_is_no_break_and_a_restart_is_one(two: Lab) -> None:
         two.restart_coordinator()
         wait_until(lambda: held(kept) and kept.standing.number > number, "had again", 30)
         assert who(two) == {"first": coordinator.holder}
+    assert who(two) == {}
+
+
+@pytest.mark.virtual
+def test_an_ssh_connection_to_the_coordinator_that_breaks_is_made_anew(
+    two: Lab, tmp_path: Path
+) -> None:
+    proxy = proxymanager._force_proxy
+    with ssh_host(tmp_path, tmp_path) as host:
+        proxymanager.force_proxy(host.name)
+        try:
+            with Coordinator(two.address) as coordinator:
+                kept = coordinator.keep("first")
+                wait_until(lambda: held(kept), "had")
+                number = kept.standing.number
+                for _ in range(3):
+                    *ssh, name = sshmanager.get(host.name).get_prefix()
+                    subprocess.run([*ssh, "-O", "exit", name], check=True)
+                    wait_until(lambda: kept.standing.hold is Hold.UNSURE, "it is noticed")
+                    wait_until(lambda: held(kept), "connected again", 30)
+                assert kept.standing.number == number
+        finally:
+            proxymanager._force_proxy = proxy
+            sshmanager.close_all()
     assert who(two) == {}
 
 

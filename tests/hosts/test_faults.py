@@ -105,7 +105,7 @@ def test_a_host_that_dies_in_a_cycle_is_an_error_that_names_it(farm: Farm, how: 
     else:
         host.mend()
     assert cycle["result"]["verdict"] == "ERROR"
-    assert cycle["input"]["fault"]["part"] == "bench"
+    assert cycle["input"]["fault"]["part"] == "host"
     assert "the host h2" in cycle["input"]["fault"]["message"]
     assert "ssh h2 true" in cycle["input"]["fault"]["next_step"]
     assert "board-2" not in farm.run("labgrid-client", "who").stdout.split()

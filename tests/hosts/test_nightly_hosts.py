@@ -18,7 +18,7 @@ from tests.hosts.namespaces import ADDRESS, COORDINATOR, Farm, ask_to_end, wait_
 ROOT = Path(__file__).resolve().parents[2]
 
 # Of the night that is run on eight boards, and then on one.
-CELLS = 16
+CELLS = 12
 CHANNELS = ("pstorefs", "sahara", "ramdump", "fastboot", "firehose")
 
 PLAN = """\
