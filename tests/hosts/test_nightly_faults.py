@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -312,9 +313,13 @@ def test_a_place_that_somebody_has_is_left_out_and_the_report_says_so(
         process = night.start()
         account = night.end(process)
         assert process.returncode == 3
-        reasons = {one["reason"] for one in account["holes"]}
         assert len(account["holes"]) == 3
-        assert reasons == {"the place p1 was left out after 4 s of waiting: taken by bob-desk/bob"}
+        (reason,) = {one["reason"] for one in account["holes"]}
+        left_out = r"the place p1 was left out after (\d+) s of waiting: taken by bob-desk/bob"
+        found = re.fullmatch(left_out, reason)
+        # Longer where the machine is slow.
+        assert found, reason
+        assert int(found[1]) >= 4
         (told,) = (one["told"] for one in account["places"] if one["name"] == "p1")
         assert any(one.endswith(" taken by bob-desk/bob") for one in told)
         page = next((tmp_path / "reports" / "nights").glob("*/report/index.html")).read_text()
