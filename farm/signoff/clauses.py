@@ -343,9 +343,6 @@ class _Devices:
         return (self.facts.cycle_with(self.counted, total).id,)
 
 
-_NONE_BAD: list[tuple[Fact, str]] = []
-
-
 def _drivers(policy: SignoffPolicy, devices: _Devices) -> Clause:
     cells = {
         (board, scenario)
@@ -370,7 +367,8 @@ def _drivers(policy: SignoffPolicy, devices: _Devices) -> Clause:
             there: Counter[tuple[str, str]] = Counter()
             for total in found:
                 there[total.driver, total.device] += total.cycles
-            absent, bad = cycles, _NONE_BAD
+            absent = cycles
+            bad: list[tuple[Fact, str]] = []
             if len(cycles) in there.values() and not any(total.bad for total in found):
                 absent = []
             elif found:
