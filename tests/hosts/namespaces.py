@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from getpass import getuser
 from pathlib import Path
 from typing import Self
 
@@ -110,17 +111,19 @@ class Host:
                 start_new_session=True,
             )
 
-    def _entered(self, *words: str) -> list[str]:
+    def _entered(self, *words: str, as_root: bool = False) -> list[str]:
         user = ["--user", "--preserve-credentials"] if self.farm.rootless else []
+        # Who comes by ssh and who exports must be one user, as on a machine.
+        plain = [] if as_root else self.farm.as_user
         return [
             *("nsenter", "--target", str(self.pid), *user),
-            *("--net", "--mount", "--uts", "--pid", f"--wd={self.folder}", "--", *words),
+            *("--net", "--mount", "--uts", "--pid", f"--wd={self.folder}", "--", *plain, *words),
         ]
 
-    def run(self, *words: str, deadline_s: float = _DEADLINE_S) -> str:
+    def run(self, *words: str, deadline_s: float = _DEADLINE_S, as_root: bool = False) -> str:
         """What a program says there; AssertionError when it fails."""
         done = subprocess.run(
-            self._entered(*words),
+            self._entered(*words, as_root=as_root),
             env=self.environment,
             capture_output=True,
             text=True,
@@ -168,6 +171,13 @@ class Farm:
         self.environment.setdefault("PANIC_FARM_CACHE", str(Path.home() / ".cache" / "panic-farm"))
         for name in ("LG_COORDINATOR", "LG_PROXY", "LG_PLACE", "LG_ENV", "XDG_RUNTIME_DIR"):
             self.environment.pop(name, None)
+
+    @property
+    def as_user(self) -> list[str]:
+        """What makes a program the user's own again, who is root inside the namespaces."""
+        if not self.rootless:
+            return []
+        return ["unshare", "--user", f"--map-user={os.getuid()}", f"--map-group={os.getgid()}"]
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -309,9 +319,9 @@ class Farm:
             *("peer", "name", "eth0", "netns", str(host.pid)),
         )
         self.ip("link", "set", veth, "master", "br0", "up")
-        host.run("ip", "link", "set", "lo", "up")
-        host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
-        host.run("ip", "link", "set", "eth0", "up")
+        host.run("ip", "link", "set", "lo", "up", as_root=True)
+        host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0", as_root=True)
+        host.run("ip", "link", "set", "eth0", "up", as_root=True)
         wait_until(
             lambda: self.run("ssh", name, "true", codes=(0, 255)).returncode == 0, f"ssh {name}"
         )
@@ -341,11 +351,9 @@ class Farm:
             "mount -t tmpfs none /var/cache",
             # An address that is not there yet can be listened on.
             "echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind",
+            "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start",
         ]
-        start = f"{self.folder / 'sshd'} -D -e -f {folder / 'sshd_config'}"
-        if self.rootless:
-            start = f"unshare --user --map-user={os.getuid()} --map-group={os.getgid()} {start}"
-        else:
+        if os.getuid() == 0:
             users = PASSWD.read_text()
             if "\nsshd:" not in users:
                 (folder / "passwd").write_text(
@@ -353,13 +361,14 @@ class Farm:
                 )
                 lines.append(f"mount --bind {folder / 'passwd'} {PASSWD}")
             lines.append("mkdir -p /run/sshd")
-        lines.append(f"{start} &")
+        sshd = [str(self.folder / "sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
+        lines.append(f"{' '.join([*self.as_user, *sshd])} &")
         # It is the namespace's first process, and takes orphans over.
         lines.append("while :; do sleep 1; done")
         (folder / "init").write_text("\n".join(lines) + "\n")
         with (self.folder / "ssh_config").open("a") as file:
             file.write(
-                f"Host {host.name}\n  HostName {host.address}\n"
+                f"Host {host.name}\n  HostName {host.address}\n  User {getuser()}\n"
                 f"  IdentityFile {self.folder / 'key'}\n"
                 f"  StrictHostKeyChecking yes\n  UserKnownHostsFile {self.folder / 'known_hosts'}\n"
                 f"{_SSH_OPTIONS}"
