@@ -95,8 +95,9 @@ def nightly(
     the plan is the same and less than 18 hours have passed. No finished cycle is run again.
 
     Exit code: 0 all PASS; 1 a FAIL (the kernel); 2 wrong use or configuration; 3 no FAIL but an
-    ERROR (the bench), a board set aside, a place left out, an interruption, or nothing that could be
-    tested. What the budget leaves for another night, and what a board cannot do, are holes and change no exit code.
+    ERROR (the bench), a board set aside, a place left out, an interruption, or nothing that could
+    be tested. What the budget leaves for another night, and what a board cannot do, are holes and
+    change no exit code.
     """
     from farm.nightly.plan import schema as plan_schema
 
