@@ -88,20 +88,21 @@ def complaint(cls: str, params: Mapping[str, Any]) -> str:
 
 @attr.s(eq=False)
 class CheckedSession(ClientSession):  # type: ignore[misc]  # labgrid has no types
-    """labgrid's session; ``refused`` tells why, by (exporter, group, resource)."""
+    """labgrid's session; ``refused`` tells why, by (exporter, group, class, resource)."""
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        self.refused: dict[tuple[str, str, str], str] = {}
+        self.refused: dict[tuple[str, str, str, str], str] = {}
 
     async def on_resource_changed(
         self, exporter: str, group_name: str, resource_name: str, resource: dict[str, Any]
     ) -> None:
         """Take over what an exporter says, if it can be what it claims to be."""
-        key = (exporter, group_name, resource_name)
-        self.refused.pop(key, None)
+        where = (exporter, group_name, resource_name)
+        for key in [one for one in self.refused if (*one[:2], one[3]) == where]:
+            del self.refused[key]
         if resource and (why := complaint(resource["cls"], resource["params"])):
-            self.refused[key] = why
+            self.refused[exporter, group_name, str(resource["cls"]), resource_name] = why
             known = self.resources.get(exporter, {}).get(group_name, {})
             if resource_name not in known:
                 return
@@ -111,15 +112,20 @@ class CheckedSession(ClientSession):  # type: ignore[misc]  # labgrid has no typ
 
     def get_target_resources(self, place: Any) -> dict[Any, Any]:
         """See labgrid; raises BenchError for a place that a refused resource belongs to."""
-        for exporter, group, _, name in place.acquired_resources:
-            if why := self.refused.get((exporter, group, name)):
+        self.check(place)
+        return dict(super().get_target_resources(place))
+
+    def check(self, place: Any) -> None:
+        """Raise BenchError when a resource that is refused belongs to a place."""
+        for path, why in self.refused.items():
+            exporter, group, _, name = path
+            if place.hasmatch(path):
                 raise BenchError(
                     f"place {place.name}: the resource {name} of {exporter}/{group} is refused: "
                     f"{why}",
                     part="bench",
                     next_step=f"Look at the configuration of the exporter {exporter}.",
                 )
-        return dict(super().get_target_resources(place))
 
     def disconnect(self) -> None:
         """End the session; never raises."""

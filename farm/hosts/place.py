@@ -75,12 +75,12 @@ def acquired(name: str, devices: Path, folder: Path, coordinator: str = "") -> I
         place = _place(session, name)
         # Before somebody is kept from it for nothing.
         device_file(name, place.tags, devices)
+        session.check(place)
         if not is_ours(session, place):
             _ask(session, name, "acquire")
             took = True
         resources = exported(session, place)
-        # Says which resource is refused, if one is.
-        session.get_target_resources(place)
+        session.check(place)
         path = write_environment(name, place.tags, resources, devices, folder, address)
     except BaseException:
         if took:

@@ -164,6 +164,8 @@ class Farm:
             **(environment or {}),
             "LG_SSH_CONNECT_TIMEOUT": "10",
         }
+        # The hosts have homes of their own, and one set of kernels.
+        self.environment.setdefault("PANIC_FARM_CACHE", str(Path.home() / ".cache" / "panic-farm"))
         for name in ("LG_COORDINATOR", "LG_PROXY", "LG_PLACE", "LG_ENV", "XDG_RUNTIME_DIR"):
             self.environment.pop(name, None)
 

@@ -117,3 +117,42 @@ def test_a_signal_takes_the_host_down_but_not_what_was_up_before(
     assert host.run("farm", "virtual", "list").startswith("a: up")
     host.run("farm", "virtual", "down", "--name", "a")
     farm.start_exporter(host)
+
+
+def test_pytest_runs_on_a_place_too(farm: Farm, host: Host) -> None:
+    done = farm.run(
+        *("pytest", "-q", "tests/validation", "-k", "sysrq-c", "--farm-place", "b"),
+        *("--lg-coordinator", "127.0.0.1:20408", "--farm-out", str(farm.folder / "by-pytest")),
+        deadline_s=240,
+        LG_COORDINATOR="",
+    )
+    assert "1 passed" in done.stdout
+    (run,) = (farm.folder / "by-pytest").glob("*/run.json")
+    assert json.loads(run.read_text())["board"] == "b"
+    assert "b" not in farm.run("labgrid-client", "who").stdout.split()
+
+
+def test_a_hostile_exporters_host_name_runs_nothing_on_the_controller(
+    farm: Farm, host: Host
+) -> None:
+    proof = farm.folder / "proof"
+    (host.folder / "evil.yaml").write_text(
+        "evil:\n  NetworkSerialPort: {host: localhost, port: 4001, protocol: rfc2217}\n"
+    )
+    evil = host.start(
+        *("farm-exporter", "--coordinator", "127.0.0.1:20408", "--name", "evil", "--isolated"),
+        *(f"--hostname=-oProxyCommand=touch {proof}", str(host.folder / "evil.yaml")),
+        log="evil.log",
+        LG_PROXY="coordinator",
+    )
+    try:
+        log = host.folder / "evil.log"
+        wait_until(lambda: "Exporter ready" in log.read_text(), "the hostile exporter")
+        farm.add_place("evil", "evil")
+        done = farm.run("farm", "run", "--place", "evil", codes=(3,), deadline_s=120)
+        assert "the resource NetworkSerialPort of evil/evil is refused: its proxy" in done.stderr
+        assert not proof.exists()
+        assert "evil" not in farm.run("labgrid-client", "who").stdout.split()
+    finally:
+        ask_to_end(evil)
+        evil.wait(30)
