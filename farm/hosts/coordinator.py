@@ -121,11 +121,10 @@ class _Session(CheckedSession):
     ) -> None:
         group = self.resources.get(exporter, {}).get(group_name, {})
         cls = resource.get("cls") or (group[resource_name].cls if resource_name in group else "")
-        if resource:
-            await super().on_resource_changed(exporter, group_name, resource_name, resource)
-        else:
+        await super().on_resource_changed(exporter, group_name, resource_name, resource)
+        if not resource:
             # labgrid keeps an entry without a class, on which its own checks stumble.
-            group.pop(resource_name, None)
+            self.resources[exporter][group_name].pop(resource_name, None)
         self._changed("", (exporter, group_name, cls, resource_name))
 
     async def on_place_changed(self, place_pb2: Any) -> None:
@@ -612,6 +611,12 @@ class Coordinator:
             elif reservation.state is ReservationState.acquired:
                 # Allocated to this reservation, and acquired by somebody of the same name.
                 await self._cancel(session, kept)
+            await self._news(kept)
+            return
+        try:
+            session.check(place)
+        except BenchError as error:
+            kept.say(error.message)
             await self._news(kept)
             return
         if missing := session.missing(place):

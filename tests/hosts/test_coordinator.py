@@ -117,6 +117,22 @@ def test_errors_say_whose_fault_it_is(two: Lab) -> None:
         assert "second" not in who(two)
 
 
+def test_a_place_with_a_resource_that_is_refused_is_not_had(two: Lab) -> None:
+    evil = {"NetworkSerialPort": {"host": "-oProxyCommand=touch /tmp/x", "port": 1}}
+    exporter = two.exports("evil", {"evil": evil})
+    two.client("-p", "evil", "create")
+    try:
+        two.client("-p", "evil", "add-match", "evil/evil/*")
+        with Coordinator(two.address) as coordinator:
+            kept = coordinator.keep("evil")
+            wait_until(lambda: "is refused" in kept.standing.why, "it is said")
+            assert who(two) == {}
+    finally:
+        exporter.kill()
+        del two.exporters["evil"]
+        two.client("-p", "evil", "delete")
+
+
 def test_a_place_that_somebody_has_is_had_next(two: Lab) -> None:
     with Coordinator(two.address) as coordinator:
         two.client("-p", "first", "acquire", user="bob")
