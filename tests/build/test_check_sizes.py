@@ -69,3 +69,10 @@ def test_an_object_that_is_new_or_gone_is_named(tmp_path: Path) -> None:
     found = sizes.growth(before, now)
     assert any(line.startswith("fs/panicdump.o: ") and "only with" in line for line in found)
     assert any(line.startswith("fs/ram.o: ") and "only without" in line for line in found)
+
+
+def test_read_only_data_is_compared_by_object_and_not_in_vmlinux(tmp_path: Path) -> None:
+    """kallsyms is in the one of vmlinux, and every line number in the name of a symbol with it."""
+    before = kernel(tmp_path / "a", 'const char name[] = "init_410_987";')
+    now = kernel(tmp_path / "b", 'const char name[] = "init_410_1070";')
+    assert sizes.growth(before, now) == ["fs/ram.o .rodata: 13 -> 14 bytes (+1)"]

@@ -99,7 +99,7 @@ def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
     """The series with its options off: no warning, and no object that grows.
 
     The rule: the configurations differ in nothing but options that the base does not have, and
-    no loaded section of any object, nor of vmlinux, is larger than before.
+    no loaded section of any object, nor of vmlinux but for kallsyms, is larger than before.
     """
 
     def act(log: Path) -> Outcome:

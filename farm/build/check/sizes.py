@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _ALLOC = 0x2
+_OF_KALLSYMS = ".rodata"
 
 Sizes = dict[str, dict[str, int]]
 """Object (relative to the build folder) to section to bytes; empty sections are left out."""
@@ -17,7 +18,10 @@ Sizes = dict[str, dict[str, int]]
 def read(out: Path) -> Sizes:
     """Return the sizes of all objects in the build folder ``out``, and of ``vmlinux``.
 
-    kbuild's own intermediate objects are left out: partial links and symbol tables.
+    kbuild's own intermediate objects are left out: partial links and symbol tables. So is the
+    ``.rodata`` of ``vmlinux``: kallsyms is in it, compressed, with the names of all symbols, and
+    those of initcalls carry the number of their line. A blank line makes it larger or smaller. What
+    else is there comes from objects, and is counted with them.
     """
     sizes = {}
     for path in sorted(out.rglob("*.o")):
@@ -25,7 +29,9 @@ def read(out: Path) -> Sizes:
         if path.name.startswith(".") or name.startswith(("scripts/", "tools/", "vmlinux.")):
             continue
         sizes[name] = sections(path)
-    sizes["vmlinux"] = sections(out / "vmlinux")
+    linked = sections(out / "vmlinux")
+    linked.pop(_OF_KALLSYMS, None)
+    sizes["vmlinux"] = linked
     return sizes
 
 
