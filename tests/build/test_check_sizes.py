@@ -76,3 +76,13 @@ def test_read_only_data_is_compared_by_object_and_not_in_vmlinux(tmp_path: Path)
     before = kernel(tmp_path / "a", 'const char name[] = "init_410_987";')
     now = kernel(tmp_path / "b", 'const char name[] = "init_410_1070";')
     assert sizes.growth(before, now) == ["fs/ram.o .rodata: 13 -> 14 bytes (+1)"]
+
+
+def test_what_a_build_with_the_options_on_has_left_is_not_counted(tmp_path: Path) -> None:
+    before = kernel(tmp_path, BEFORE)
+    kernel(tmp_path, BEFORE, "samples/panicdump/panicdump_sample.mod.o")
+    kernel(tmp_path, BEFORE, "scripts/mod/empty.o")
+    sizes.forget_others(tmp_path, before)
+    assert sizes.growth(before, sizes.read(tmp_path)) == []
+    assert (tmp_path / "fs" / "ram.o").is_file()
+    assert (tmp_path / "scripts" / "mod" / "empty.o").is_file()

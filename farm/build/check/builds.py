@@ -103,9 +103,11 @@ def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
     """
 
     def act(log: Path) -> Outcome:
-        found = _compile(work, architecture, OFF, work.whole, log, whole=True)
         before = _known(ledger, _base_key(work, architecture))
         out = work.out(architecture.name)
+        # The test devices have been built as a module here, with the options on.
+        sizes.forget_others(out, before["sizes"])
+        found = _compile(work, architecture, OFF, work.whole, log, whole=True)
         faults = list(_judged(found, before, "").faults)
         options = kconfig.parse((out / ".config").read_text(), ".config")
         faults += [

@@ -23,16 +23,30 @@ def read(out: Path) -> Sizes:
     those of initcalls carry the number of their line. A blank line makes it larger or smaller. What
     else is there comes from objects, and is counted with them.
     """
-    sizes = {}
-    for path in sorted(out.rglob("*.o")):
-        name = str(path.relative_to(out))
-        if path.name.startswith(".") or name.startswith(("scripts/", "tools/", "vmlinux.")):
-            continue
-        sizes[name] = sections(path)
+    sizes = {name: sections(path) for name, path in _objects(out)}
     linked = sections(out / "vmlinux")
     linked.pop(_OF_KALLSYMS, None)
     sizes["vmlinux"] = linked
     return sizes
+
+
+def forget_others(out: Path, known: Sizes) -> None:
+    """Remove the objects in ``out`` that ``known`` has not: kbuild leaves those of other options.
+
+    What the next build needs of them it makes again.
+    """
+    for name, path in _objects(out):
+        if name not in known:
+            path.unlink()
+
+
+def _objects(out: Path) -> list[tuple[str, Path]]:
+    found = [(str(path.relative_to(out)), path) for path in sorted(out.rglob("*.o"))]
+    return [
+        (name, path)
+        for name, path in found
+        if not path.name.startswith(".") and not name.startswith(("scripts/", "tools/", "vmlinux."))
+    ]
 
 
 def sections(path: Path) -> dict[str, int]:
