@@ -81,7 +81,7 @@ def test_memory_is_lost_with_the_power(virtual: Bench) -> None:
 
 
 def test_records_are_read_over_a_slow_line(root: Path, tmp_path: Path) -> None:
-    with open_bench(environment(root, "slow", "--baud", "'115200'")) as bench:
+    with open_bench(environment(root, "slow", "--baud", "115200")) as bench:
         panicked(bench, "sysrq-c")
         told: list[int] = []
         captures = collect_pstorefs(

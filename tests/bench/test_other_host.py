@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from farm.bench import bootmodes
 from farm.bench.environment import Bench, open_bench
@@ -52,11 +52,11 @@ def remote() -> Iterator[Remote]:
         patch.setenv("PANIC_FARM_STATE", str(Path(tempfile.mkdtemp(prefix="farm-state-"))))
         lg_env = environment(root, NAME)
         with ssh_host(root, own_folder(NAME)) as host:
-            text = lg_env.read_text()
-            text = text.replace("BoardUsb:\n", f"BoardUsb:\n        host: {host.name}\n")
+            tree = yaml.safe_load(lg_env.read_text())
+            tree["targets"]["main"]["resources"]["BoardUsb"]["host"] = host.name
             # Of a real board's host nothing of the farm's is asked: its python3 sees the bus.
-            text = re.sub(r"UsbBoot:\n *environment: .*", "UsbBoot: {}", text)
-            lg_env.write_text(text)
+            tree["targets"]["main"]["drivers"]["UsbBoot"] = {}
+            lg_env.write_text(yaml.safe_dump(tree, sort_keys=False))
             with open_bench(lg_env) as bench:
                 yield Remote(bench, host, root, host.run(LEFT))
         shutil.rmtree(os.environ["PANIC_FARM_STATE"])

@@ -82,7 +82,7 @@ def type_on(bench: Bench, line: str) -> None:
 
 
 def test_a_kernel_that_boots_slowly_is_booting(opened: Open) -> None:
-    bench, lg_env = opened("--baud", "'19200'", "--append", "'ignore_loglevel initcall_debug'")
+    bench, lg_env = opened("--baud", "19200", "--append", "ignore_loglevel initcall_debug")
     bench.power.on()
     wait_console(bench, rb"Linux version [0-9]")
     assert_place(bench, Place.BOOTING)
@@ -129,7 +129,7 @@ def test_processors_that_stand_still_are_hung(opened: Open) -> None:
 
 
 def test_a_kernel_whose_init_panics_again_and_again_is_a_boot_loop(opened: Open) -> None:
-    bench, lg_env = opened("--append", "'rdinit=/bin/false panic=1'")
+    bench, lg_env = opened("--append", "rdinit=/bin/false panic=1")
     bench.power.on()
     wait_console(bench, rb"Kernel panic - not syncing")
     assert_place(bench, Place.BOOT_LOOP)
@@ -185,5 +185,5 @@ def test_a_bench_that_is_down_is_said_so_and_stays_down(opened: Open) -> None:
         [FARM, "where", "--lg-env", str(lg_env)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 3
-    assert "the bench of board virtual is down" in done.stderr
+    assert "the bench of board where is down" in done.stderr
     assert lifecycle.status("where").state.value == "down"

@@ -181,7 +181,8 @@ def make_board() -> Iterator[Callable[..., Board]]:
         lg_env = root / f"{name}.yaml"
         text = environment_text(name, serial_port, power_port, root, options)
         lg_env.write_text(text, encoding="utf-8")
-        up = yaml.safe_load(text)["targets"]["main"]["options"]["bench"]["start"][1:]
+        start = yaml.safe_load(text)["targets"]["main"]["options"]["bench"]["start"]
+        up = [word.replace("{board}", name) for word in start[1:]]
         board = Board(name, lg_env, up, environment, root / "reports" / name)
         boards.append(board)
         return board
