@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED: dict[str, frozenset[str]] = {
     "farm": frozenset(),
     "farm.errors": frozenset({"farm"}),
+    "farm.signals": frozenset({"farm"}),
     "farm.model": frozenset({"farm", "farm.errors"}),
     "farm.scenarios": frozenset({"farm", "farm.errors", "farm.model"}),
     "farm.yaml_file": frozenset({"farm", "farm.errors"}),
@@ -34,7 +35,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "farm.hosts": frozenset(
-        {"farm", "farm.errors", "farm.yaml_file", "farm.model", "farm.bench", "farm.scenarios"}
+        {
+            "farm",
+            "farm.errors",
+            "farm.yaml_file",
+            "farm.signals",
+            "farm.model",
+            "farm.bench",
+            "farm.scenarios",
+        }
     ),
     "farm.judge": frozenset({"farm", "farm.errors", "farm.model", "farm.formats"}),
     "farm.history": frozenset({"farm", "farm.errors", "farm.model", "farm.judge"}),
@@ -58,6 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {
             "farm",
             "farm.errors",
+            "farm.signals",
             "farm.model",
             "farm.scenarios",
             "farm.formats",
@@ -74,6 +84,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {
             "farm",
             "farm.errors",
+            "farm.signals",
             "farm.yaml_file",
             "farm.model",
             "farm.scenarios",

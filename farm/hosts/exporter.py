@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jinja2
@@ -34,6 +35,7 @@ from labgrid.remote.config import ResourceConfig
 from farm.bench import hooks
 from farm.bench.hosts import LAUNCHER, is_host
 from farm.errors import BenchError, FarmError, UsageError
+from farm.signals import ENDING, handled
 
 __all__ = ["VIRTUAL_BOARD", "Exporter", "HostConfig", "VirtualBoard", "expanded", "read_config"]
 
@@ -202,7 +204,7 @@ class Exporter:
 
         Raises BenchError when a board does not start.
         """
-        with _signals_as_stop(), self._down_at_the_end():
+        with handled(ENDING, _stop), self._down_at_the_end():
             self._bring_up()
             _write_launcher()
             with tempfile.TemporaryDirectory(prefix="farm-exporter-") as folder:
@@ -256,7 +258,7 @@ class Exporter:
         except _StopAsked:
             self._say("going down")
         finally:
-            with _signals_ignored():
+            with handled(ENDING, signal.SIG_IGN):
                 self._end_child()
                 for board in self._started:
                     try:
@@ -361,29 +363,8 @@ def _write_launcher() -> None:
         raise BenchError(f"{path} cannot be written: {error.strerror}", part="disk") from error
 
 
-@contextmanager
-def _signals_as_stop() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        raise _StopAsked
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _StopAsked
 
 
 def default_hostname() -> str:

@@ -70,6 +70,7 @@ from farm.nightly.seats import Seat, boards_of
 from farm.nightly.state import NightState
 from farm.nightly.trust import Trust
 from farm.nightly.workers import WorkerProcess, start_worker
+from farm.signals import ENDING, handled
 
 __all__ = ["Controller", "adopt", "now"]
 
@@ -702,13 +703,8 @@ class Controller:
                     with suppress(ProcessLookupError):
                         worker.process.send_signal(signal.SIGINT)
 
-        held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {number: signal.signal(number, stop) for number in held}
-        try:
+        with handled(ENDING, stop):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _end_all(self) -> None:
         """After an error of the controller's own: let the workers leave their boards safe."""

@@ -52,6 +52,7 @@ from farm.run.ledger import Ledger
 from farm.run.progress import RunProgress
 from farm.run.store import RunFolder, new_run_id, timestamp
 from farm.scenarios import Before, ResetPath, Scenario, Trigger
+from farm.signals import ENDING, handled
 
 CAPTURE_FOLDER = "captures/pstorefs"
 OLD_FOLDER = "old-records"
@@ -547,12 +548,8 @@ def termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with handled((signal.SIGTERM, signal.SIGHUP), interrupt):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -570,12 +567,9 @@ def signals_held() -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
-    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, note) for number in held}
     try:
-        yield
+        with handled(ENDING, note):
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         for late in dict.fromkeys(came):
             signal.raise_signal(late)
