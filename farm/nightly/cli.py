@@ -111,13 +111,9 @@ def nightly(
     # labgrid, numpy and the database take their time to load: `--help` must not wait for them.
     from farm.judge.totals import exit_code
     from farm.nightly.controller import exit_verdict
-    from farm.nightly.foreign import check_foreign
     from farm.nightly.night import Options, preview, work
-    from farm.nightly.plan import read_plan
     from farm.nightly.summary import print_night, print_preview
 
-    if only_below is not None:
-        check_foreign(read_plan(plan), only_below)
     options = Options(
         plan=plan,
         out=out,
@@ -128,6 +124,7 @@ def nightly(
         command=("farm", *map(masked, sys.argv[1:])),
         coordinator=coordinator,
         devices=devices,
+        only_below=only_below,
     )
     if dry_run:
         print_preview(preview(options), as_json=as_json)

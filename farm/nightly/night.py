@@ -17,6 +17,7 @@ from farm.hosts.coordinator import Coordinator
 from farm.model import Night, NightHole
 from farm.nightly.controller import Controller, now
 from farm.nightly.finish import publish
+from farm.nightly.foreign import check_foreign
 from farm.nightly.journal import JOURNAL_NAME, Entry, Journal, Opened, StoredTrust, read_journal
 from farm.nightly.kernels import Kernels, prepare_kernels
 from farm.nightly.left_behind import mark_of, release_left_behind
@@ -62,6 +63,7 @@ class Options:
     command: tuple[str, ...]
     coordinator: str = ""
     devices: Path = Path("devices")
+    only_below: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,19 @@ class _Prepared:
     rules: Rules
 
 
+def _plan(options: Options) -> NightPlan:
+    """The plan; what is checked of somebody else's is what is run."""
+    plan = read_plan(options.plan)
+    if options.only_below is not None:
+        check_foreign(plan, options.only_below)
+    return plan
+
+
 def preview(options: Options) -> Preview:
     """What `work` would do; nothing is built, started or written."""
+    plan = _plan(options)
     with ExitStack() as opened:
         history = opened.enter_context(open_history(options.history, out=options.out))
-        plan = read_plan(options.plan)
         folder = _unfinished(options, _sha256(options.plan))
         entries: list[Entry] = []
         if folder is not None:
@@ -113,9 +123,9 @@ def work(options: Options) -> tuple[Night, list[Path]]:
     Raises UsageError for a wrong plan or environment, BuildError for a kernel, BenchError when
     nothing can be stored or the history does not answer.
     """
+    plan = _plan(options)
     with ExitStack() as opened:
         history = opened.enter_context(open_history(options.history, out=options.out))
-        plan = read_plan(options.plan)
         folder = _unfinished(options, _sha256(options.plan))
         night_id = folder.name if folder else new_run_id()
         coordinator = _connected(options, plan, mark_of(night_id), opened)
