@@ -27,7 +27,7 @@ from labgrid.remote.generated.labgrid_coordinator_pb2_grpc import CoordinatorStu
 
 from farm.bench.coordinator import CheckedSession, reached
 from farm.errors import BenchError, DeadlineError, FarmError
-from farm.hosts.environment import Exported
+from farm.hosts.environment import Exported, exported
 
 __all__ = ["Coordinator", "Hold", "Kept", "PlaceSeen", "Standing"]
 
@@ -258,7 +258,7 @@ class Coordinator:
 
     def resources_of(self, place: str) -> list[Exported]:
         """What exporters offer for the place; raises BenchError as `resources` does."""
-        return self._do(self._resources(place))
+        return self._do(self._resources_of(place))
 
     def release_for(self, place: str, holder: str) -> None:
         """Release a place that ``holder`` left behind, if it has it still; raises BenchError."""
@@ -435,24 +435,16 @@ class Coordinator:
             with suppress(grpc.RpcError):
                 await self._rpc(session, "CancelReservation", token=token)
 
-    async def _resources(self, place: str = "") -> list[Exported]:
+    async def _resources(self) -> list[Exported]:
         session = self._there()
         await session.sync_with_coordinator()
-        of = session.places.get(place)
-        return [
-            Exported(
-                exporter=exporter,
-                group=group_name,
-                cls=resource.cls,
-                name=name,
-                params=dict(resource.params),
-            )
-            for exporter, groups in sorted(session.resources.items())
-            for group_name, group in sorted(groups.items())
-            for name, resource in sorted(group.items())
-            if not place
-            or (of is not None and of.hasmatch((exporter, group_name, resource.cls, name)))
-        ]
+        return exported(session)
+
+    async def _resources_of(self, name: str) -> list[Exported]:
+        session = self._there()
+        await session.sync_with_coordinator()
+        place = session.places.get(name)
+        return [] if place is None else exported(session, place)
 
     def _changed(self, place: str, resource: Path4 | None) -> None:
         """Wake those whom a change concerns; a resource also those whose place could match it."""

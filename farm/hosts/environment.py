@@ -22,7 +22,14 @@ from farm.bench.hooks import ON_HOST, filled
 from farm.bench.hosts import is_host
 from farm.errors import BenchError, UsageError
 
-__all__ = ["BOARD_TAG", "Exported", "device_file", "environment_of", "write_environment"]
+__all__ = [
+    "BOARD_TAG",
+    "Exported",
+    "device_file",
+    "environment_of",
+    "exported",
+    "write_environment",
+]
 
 # The tag of a place that names its description: board=qcs6490-rb3gen2 is that .yaml in devices/.
 BOARD_TAG = "board"
@@ -49,6 +56,18 @@ class Exported:
             if one not in _LOOPBACK and is_host(one):
                 return str(one)
         return ""
+
+
+def exported(session: Any, place: Any = None) -> list[Exported]:
+    """What exporters offer, by labgrid's session; of a ``place``, what its matches name."""
+    return [
+        Exported(exporter, group, one.cls, name, dict(one.params))
+        for exporter, groups in sorted(session.resources.items())
+        for group, resources in sorted(groups.items())
+        for name, one in sorted(resources.items())
+        # labgrid keeps an entry without a class for a resource that has gone.
+        if "cls" in one.data and (place is None or place.hasmatch((exporter, group, one.cls, name)))
+    ]
 
 
 def _name(text: str, what: str) -> str:

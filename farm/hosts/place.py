@@ -14,26 +14,15 @@ from labgrid.remote.client import Error
 
 from farm.bench.coordinator import CheckedSession, address_of, connect
 from farm.errors import BenchError, FarmError, UsageError
-from farm.hosts.environment import Exported, device_file, write_environment
+from farm.hosts.environment import device_file, exported, write_environment
 
-__all__ = ["ENVIRONMENTS", "acquired", "exported", "is_ours"]
+__all__ = ["ENVIRONMENTS", "acquired"]
 
 # Below the folder of runs: what tells of a board may be needed after its run.
 ENVIRONMENTS = "places"
 
 
-def exported(session: Any, place: Any) -> list[Exported]:
-    """The resources that belong to a place, acquired or not, by its matches."""
-    found = []
-    for exporter, groups in sorted(session.resources.items()):
-        for group, resources in sorted(groups.items()):
-            for name, one in sorted(resources.items()):
-                if one.data and place.hasmatch((exporter, group, one.cls, name)):
-                    found.append(Exported(exporter, group, one.cls, name, one.params))
-    return found
-
-
-def is_ours(session: Any, place: Any) -> bool:
+def _is_ours(session: Any, place: Any) -> bool:
     """Whether the place is acquired under our name."""
     return bool(place.acquired == f"{session.gethostname()}/{session.getuser()}")
 
@@ -76,7 +65,7 @@ def acquired(name: str, devices: Path, folder: Path, coordinator: str = "") -> I
         # Before somebody is kept from it for nothing.
         device_file(name, place.tags, devices)
         session.check(place)
-        if not is_ours(session, place):
+        if not _is_ours(session, place):
             _ask(session, name, "acquire")
             took = True
         resources = exported(session, place)
