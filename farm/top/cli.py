@@ -67,11 +67,11 @@ def top(
 
     watch = NightWatch(newest(night))
     with ExitStack() as opened:
-        places = None
+        connected = None
         if coordinator:
-            from farm.top.places import Places
+            from farm.hosts.coordinator import Coordinator
 
-            places = opened.enter_context(Places(coordinator))
+            connected = opened.enter_context(Coordinator(coordinator))
         lock = threading.Lock()
 
         def look() -> NightNow:
@@ -81,7 +81,11 @@ def top(
                 if folder != watch.folder:
                     watch = NightWatch(folder)
                 now = watch.look()
-            return places.add_to(now) if places is not None else now
+            if connected is None:
+                return now
+            from farm.top.places import with_places
+
+            return with_places(now, connected)
 
         if as_json or (once and html is None):
             now = look()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from farm.hosts.coordinator import Coordinator
 from farm.nightly.left_behind import mark_of
-from farm.top.places import Places
+from farm.top.places import with_places
 from farm.top.view import NightWatch
 from tests.hosts.labgrid_processes import lab
 
@@ -35,10 +35,10 @@ def test_places_and_who_has_them_are_shown_and_left_alone(tmp_path: Path) -> Non
         # Who only looks takes nothing.
         assert "bob" in one.client("who")
         assert one.client("reservations").strip() == ""
-        with Places(one.address) as places:
-            assert len(places.add_to(NightWatch(night).look()).places) == 2
+        with Coordinator(one.address) as onlooker:
+            assert len(with_places(NightWatch(night).look(), onlooker).places) == 2
             one.coordinator.kill()
-            lost = places.add_to(NightWatch(night).look())
+            lost = with_places(NightWatch(night).look(), onlooker)
         assert lost.places == ()
         assert lost.coordinator_says
 
@@ -50,9 +50,9 @@ def test_a_place_of_this_night_is_known_as_its_own(tmp_path: Path) -> None:
         with (
             Coordinator(one.address, mark=mark_of(NIGHT_ID)) as controller,
             controller.held("first", wait_s=10),
-            Places(one.address) as places,
+            Coordinator(one.address) as onlooker,
         ):
-            (place,) = places.add_to(NightWatch(night).look()).places
+            (place,) = with_places(NightWatch(night).look(), onlooker).places
     assert place.by_this_night
 
 
