@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farm.decode.landmarks import Landmarks, Place, Progress, entry_pages, find_bytes
+from farm.decode.landmarks import Landmarks, Place, Progress, find_bytes
 from farm.decode.memory import Memory
 from farm.errors import FormatError, UsageError
 from farm.formats.layout import Damage
@@ -223,7 +223,7 @@ def find_table(memory: Memory, landmarks: Landmarks, kernel: Kernel) -> FoundTab
     for place in landmarks.tables:
         segment = memory.segments[place.number]
         if segment.paddr is None:
-            _locate_segment(memory, place, kernel)
+            _locate_segment(memory, landmarks, place, kernel)
     wanted: list[tuple[int, str]] = []
     if kernel.symbols is not None and kernel.moved is not None:
         linked = kernel.symbols.addresses.get("panicdump_table")
@@ -268,7 +268,7 @@ def _table_at(memory: Memory, paddr: int, how: str) -> FoundTable | None:
     return FoundTable(paddr, how, table, entries, damages)
 
 
-def _locate_segment(memory: Memory, place: Place, kernel: Kernel) -> None:
+def _locate_segment(memory: Memory, landmarks: Landmarks, place: Place, kernel: Kernel) -> None:
     """Tell where a file's memory begins from the place of the table in it."""
     segment = memory.segments[place.number]
     try:
@@ -285,10 +285,11 @@ def _locate_segment(memory: Memory, place: Place, kernel: Kernel) -> None:
     # The first entry is at the beginning of a page: each that looks like it is a candidate, and
     # the beginning of memory that follows has the roundest address.
     bases = [
-        table.entries_pa - offset
-        for offset in entry_pages(segment)
-        if offset <= table.entries_pa
-        and looks_like_entry(_read_at(memory, Place(place.number, offset), ENTRY_BYTES))
+        table.entries_pa - one.offset
+        for one in landmarks.entries
+        if one.number == place.number
+        and one.offset <= table.entries_pa
+        and looks_like_entry(_read_at(memory, one, ENTRY_BYTES))
     ]
     if bases:
         memory.locate(segment, max(bases, key=lambda base: (base & -base) or 1 << 64))

@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,10 +136,17 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.size_bytes = os.fstat(self._file).st_size
+            # A pipe that nobody writes to would have the command wait for ever.
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            status = os.fstat(self._file)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(
+                f"{path} is not a regular file",
+                "What it gives is read in any order: write it to a file first.",
+            )
+        self.size_bytes = status.st_size
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -157,12 +165,13 @@ class FileSource:
         """What of these bytes is there."""
         return os.pread(self._file, size_bytes, offset) if 0 <= offset < self.size_bytes else b""
 
-    def next_data(self, offset: int) -> int:
-        """The next offset at which the file holds data and no hole; its size if there is none."""
+    def next_data(self, offset: int) -> tuple[int, int]:
+        """Where the file next holds data and no hole, and where a hole follows; else its size."""
         try:
-            return os.lseek(self._file, offset, os.SEEK_DATA)
+            data = os.lseek(self._file, offset, os.SEEK_DATA)
+            return data, os.lseek(self._file, data, os.SEEK_HOLE)
         except OSError:
-            return self.size_bytes
+            return self.size_bytes, self.size_bytes
 
     def mapped(self) -> mmap.mmap:
         """The file in memory, for parsing its headers."""

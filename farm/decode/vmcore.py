@@ -7,6 +7,7 @@ Left out: registers of processors that nothing has saved.
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -135,14 +136,15 @@ def _put(memory: Memory, file: int, at: int, paddr: int, data: bytes) -> None:
 
 
 def _copy(memory: Memory, file: int, at: int, progress: Progress | None) -> None:
-    buffer = bytearray(_CHUNK_BYTES)
+    # At the beginning of a page: see `farm.decode.landmarks`.
+    buffer = mmap.mmap(-1, _CHUNK_BYTES)
     zeros = bytes(_CHUNK_BYTES)
     done = 0
     for segment in memory.located:
         offset = 0
         while offset < segment.size_bytes:
             if isinstance(segment.source, FileSource):
-                data = segment.source.next_data(segment.offset + offset) - segment.offset
+                data = segment.source.next_data(segment.offset + offset)[0] - segment.offset
                 offset = max(offset, min(data, segment.size_bytes))
             view = memoryview(buffer)[: min(_CHUNK_BYTES, segment.size_bytes - offset)]
             if not view:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import zlib
 from pathlib import Path
@@ -181,3 +182,10 @@ def test_storage_of_pstore_zone(tmp_path: Path) -> None:
         "dmesg-pstore_blk-0": b"Panic: Total 3 times\n" + body,
         "panicdump-pstore_blk-0": encode_record(RECORD),
     }
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="pipe is not a regular file"):
+        run(pipe)
