@@ -35,8 +35,9 @@ from farm.signoff.clauses import Clause, Decision, Problem
 from farm.signoff.evidence import CitedCycle, copy_evidence
 from farm.signoff.facts import Fact
 from farm.signoff.manifest import SIGNATURE, write_manifest
-from farm.signoff.page import Page, page_html, page_pdf
+from farm.signoff.page import Page, page_html
 from farm.signoff.policy import SignoffPolicy
+from farm.signoff.printer import Printer
 from farm.signoff.provenance import Hash, tool_versions
 from farm.signoff.signature import sign
 
@@ -189,15 +190,17 @@ def write_bundle(
     hashes: tuple[Hash, ...],
     source: str,
     key: Path | None = None,
+    printer: Printer | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the bundle to ``out``, which must not exist; evidence decides with the other clauses.
 
-    ``done`` is called after each cited cycle. Raises UsageError for ``out`` or ``key``, BenchError
-    (part ``disk``) when it cannot be written; neither leaves anything behind.
+    ``printer`` may have been started earlier. ``done`` is called after each cited cycle. Raises
+    UsageError for ``out`` or ``key``, BenchError (part ``disk``) when it cannot be written;
+    neither leaves anything behind.
     """
     facts = {one.id: one for one in decision.counted}
-    with _beside(out) as made:
+    with _beside(out) as made, printer or Printer() as printing:
         wanted = [facts[one] for one in decision.cited_ids() if one in facts]
         cited = copy_evidence(wanted, made, done)
         decision.clauses.append(_evidence_clause(cited))
@@ -218,15 +221,15 @@ def write_bundle(
             made=datetime.now(UTC),
             signed_by=f"by ssh-keygen, in {SIGNATURE}" if key else "not signed when it was made",
         )
-        html = page_html(page)
-        (made / "signoff.html").write_text(html, encoding="utf-8")
-        (made / "signoff.pdf").write_bytes(page_pdf(html))
+        (made / "signoff.html").write_text(page_html(page), encoding="utf-8")
+        printing.begin(made / "signoff.html")
         text = json.dumps(_plain(_account(page)), indent=1) + "\n"
         (made / "signoff.json").write_text(text, encoding="utf-8")
         shutil.copyfile(policy_file, made / "policy.yaml")
         (made / "cycles.csv").write_text(
             _cycles_csv(decision.counted), encoding="utf-8", newline=""
         )
+        (made / "signoff.pdf").write_bytes(printing.pdf())
         write_manifest(made)
         if key is not None:
             sign(made, key)

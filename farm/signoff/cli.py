@@ -123,6 +123,7 @@ def decide_command(
     from farm.signoff.bundle import write_bundle
     from farm.signoff.clauses import decide
     from farm.signoff.policy import read_policy
+    from farm.signoff.printer import Printer
     from farm.signoff.provenance import file_sha256, hashes_of
 
     policy = read_policy(policy_file)
@@ -131,6 +132,7 @@ def decide_command(
         out = nights / "signoffs" / f"{slug(policy.name)}-{now:%Y%m%d-%H%M%S}"
     artifacts = {name: file_sha256(path) for name, path in policy.artifacts.items()}
     with ExitStack() as stack:
+        printer = stack.enter_context(Printer())
         progress = stack.enter_context(
             Progress(console=Console(stderr=True), transient=True, disable=as_json)
         )
@@ -154,6 +156,7 @@ def decide_command(
             hashes=hashes,
             source=facts.source,
             key=key,
+            printer=printer,
             done=lambda: progress.advance(task),
         )
     if as_json:

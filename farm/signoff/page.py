@@ -1,12 +1,11 @@
 """The sign-off as a page, for a browser and for paper: no script, nothing loaded from anywhere.
 
-Look, escaping and rules are those of `farm.report.pages`. WeasyPrint makes the PDF from
-the same page; its links lead to the files beside it.
+Look, escaping and rules are those of `farm.report.pages`; `farm.signoff.printer` makes the PDF from
+the same page. Links lead to the files beside it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,7 @@ from farm.signoff.evidence import CitedCycle
 from farm.signoff.policy import SignoffPolicy
 from farm.signoff.provenance import Hash
 
-__all__ = ["Page", "page_html", "page_pdf"]
+__all__ = ["Page", "page_html"]
 
 _BOUNDS_SHOWN = 40
 
@@ -86,18 +85,3 @@ def page_html(page: Page) -> str:
         bounds=bounds[:_BOUNDS_SHOWN],
         more_bounds=max(0, len(bounds) - _BOUNDS_SHOWN),
     )
-
-
-def page_pdf(html: str) -> bytes:
-    """Print a page that `page_html` wrote, on A4."""
-    # Heavy, and only a sign-off prints.
-    from weasyprint import HTML
-
-    # What it has to say is about style rules meant for screens.
-    logging.getLogger("weasyprint").setLevel(logging.ERROR)
-
-    def refuse(url: str, *_: object, **__: object) -> object:
-        raise ValueError(f"a sign-off loads nothing: {url}")
-
-    pdf: bytes = HTML(string=html, url_fetcher=refuse, base_url="bundle:/").write_pdf()
-    return pdf
