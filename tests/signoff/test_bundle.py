@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farm.errors import BenchError, UsageError
-from farm.history import open_history
+from farm.history import History
 from farm.judge.run_folder import load_run, rejudge
 from farm.report.printable import visible
 from farm.signoff import bundle as bundles
@@ -325,7 +325,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "policy.yaml", "runs"]
 
 
-@pytest.mark.parametrize("stage", ["page_pdf", "write_manifest", "sign"])
+@pytest.mark.parametrize("stage", ["page_html", "write_manifest", "sign"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_is_interrupted_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: Path, stage: str, error: BaseException
@@ -350,13 +350,12 @@ def test_a_sign_off_is_never_written_over(tmp_path: Path) -> None:
         made(tmp_path / "runs", tmp_path / "out")
 
 
-def test_the_history_says_the_same(tmp_path: Path) -> None:
+def test_the_history_says_the_same(tmp_path: Path, history: History) -> None:
     run = write_run(tmp_path / "run-1", ("sysrq-c",) * 4, broken=[2])
-    with open_history(f"sqlite:///{tmp_path}/h.sqlite", out=tmp_path) as history:
-        history.add_run(run, path="run-1")
-        rule = policy(failure_rate={"max": 0.9})
-        asked = decide(rule, HistoryFacts(history, tmp_path, [rule.kernel]), TODAY)
-        read = decide(rule, facts_of_folder(tmp_path), TODAY)
+    history.add_run(run, path="run-1")
+    rule = policy(failure_rate={"max": 0.9})
+    asked = decide(rule, HistoryFacts(history, tmp_path, [rule.kernel]), TODAY)
+    read = decide(rule, facts_of_folder(tmp_path), TODAY)
     assert [(one.name, one.word) for one in asked.clauses] == [
         (one.name, one.word) for one in read.clauses
     ]
@@ -364,7 +363,7 @@ def test_the_history_says_the_same(tmp_path: Path) -> None:
     assert asked.sizes == read.sizes
 
 
-def test_the_history_counts_devices_as_the_runs_do(tmp_path: Path) -> None:
+def test_the_history_counts_devices_as_the_runs_do(tmp_path: Path, history: History) -> None:
     """Missing in all and in some cycles, not intact in one, too large, grown: said alike."""
     earlier = write_run(tmp_path / "run-0", build="11" * 20)
     run = write_run(tmp_path / "run-1", ("sysrq-c",) * 4 + ("lkdtm-bug",), broken=[2], large=512)
@@ -380,12 +379,11 @@ def test_the_history_counts_devices_as_the_runs_do(tmp_path: Path) -> None:
         total_budget_bytes=900,
         growth={"baseline": {"build_id": "11" * 20}, "max_percent": 10},
     )
-    with open_history(f"sqlite:///{tmp_path}/h.sqlite", out=tmp_path) as history:
-        for one in (earlier, run):
-            history.add_run(one, path=one.run_id)
-        kernels = [rule.kernel, KernelIdentity(build_id="11" * 20)]
-        asked = decide(rule, HistoryFacts(history, tmp_path, kernels), TODAY)
-        read = decide(rule, facts_of_folder(tmp_path), TODAY)
+    for one in (earlier, run):
+        history.add_run(one, path=one.run_id)
+    kernels = [rule.kernel, KernelIdentity(build_id="11" * 20)]
+    asked = decide(rule, HistoryFacts(history, tmp_path, kernels), TODAY)
+    read = decide(rule, facts_of_folder(tmp_path), TODAY)
     by_name = {one.name: one for one in asked.clauses}
     said = [problem.what for problem in by_name["drivers"].problems]
     assert any("not there in 1 cycles" in one for one in said), said
