@@ -23,8 +23,11 @@ def masked(text: str) -> str:
     return _NAMED_SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
-def _plain(text: str) -> str:
-    """Show what a terminal would act on as its number: many errors quote what a board said."""
+def plain_text(text: str) -> str:
+    """``text`` without passwords, and with what a terminal would act on shown as its number.
+
+    What a board or another host said goes through this before it is printed.
+    """
     text = masked(text)
     return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
 
@@ -39,8 +42,8 @@ class FarmError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, next_step: str = "") -> None:
-        self.message = _plain(message)
-        self.next_step = _plain(next_step)
+        self.message = plain_text(message)
+        self.next_step = plain_text(next_step)
         super().__init__(self.message)
 
     def __str__(self) -> str:

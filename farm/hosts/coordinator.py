@@ -26,7 +26,7 @@ from labgrid.remote.generated import labgrid_coordinator_pb2 as messages
 from labgrid.remote.generated.labgrid_coordinator_pb2_grpc import CoordinatorStub
 
 from farm.bench.coordinator import CheckedSession, reached
-from farm.errors import BenchError, DeadlineError, FarmError
+from farm.errors import BenchError, DeadlineError, plain_text
 from farm.hosts.environment import Exported, exported
 
 __all__ = ["Coordinator", "Hold", "Kept", "PlaceSeen", "Standing"]
@@ -181,7 +181,7 @@ class Kept:
     def say(self, why: str, taken_by: str = "") -> None:
         """Say that the place is waited for, and what for."""
         # Names come from other hosts, and go to terminals.
-        why, taken_by = (FarmError(words).message for words in (why, taken_by))
+        why, taken_by = (plain_text(words) for words in (why, taken_by))
         self.standing = replace(self.standing, hold=Hold.WAITING, why=why, taken_by=taken_by)
 
     def have(self, *, anew: bool) -> None:

@@ -40,7 +40,7 @@ def list_places(coordinator: Address = "127.0.0.1:20408", as_json: AsJson = Fals
     from rich.markup import escape
     from rich.table import Table
 
-    from farm.errors import FarmError
+    from farm.errors import plain_text
 
     table = Table(box=None, pad_edge=False)
     for column in ("place", "board", "has it", "tags"):
@@ -50,7 +50,7 @@ def list_places(coordinator: Address = "127.0.0.1:20408", as_json: AsJson = Fals
         tags = " ".join(f"{key}={value}" for key, value in sorted(one.tags.items()))
         # What other hosts say is made safe to print as an error's words are.
         cells = (one.name, one.tags.get("board", "?"), state, tags)
-        table.add_row(*(escape(FarmError(cell).message) for cell in cells))
+        table.add_row(*(escape(plain_text(cell)) for cell in cells))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     if not places:
@@ -74,7 +74,7 @@ def sync(
     NAME or NAME-2, or when its USB device has the description's serial number. Nothing is deleted,
     and places that somebody has are left as they are. Exit code 0 whatever there is to be changed.
     """
-    from farm.errors import FarmError
+    from farm.errors import plain_text
     from farm.hosts.coordinator import Coordinator
     from farm.hosts.places import descriptions, plan, write
 
@@ -91,9 +91,9 @@ def sync(
         tags = " ".join(f"{key}={value}" for key, value in sorted(change.tags.items()))
         matches = " ".join(change.matches)
         words = f"{change.place}: {verb}: {' '.join(filter(None, (tags, matches)))}"
-        print(FarmError(words).message)
+        print(plain_text(words))
     for said in wanted.said:
-        print(FarmError(said).message)
+        print(plain_text(said))
     count = len(wanted.changes)
     print(
         f"{len(wanted.unchanged)} places as they should be, {count} "
