@@ -191,11 +191,11 @@ validation: build
 soak: build
 	$(VENV)/bin/python -m tests.figures.soak --lg-env $(ENV) --cycles $(CYCLES)
 
-# Three parts: what needs no board, what starts virtual boards of its own, and the quick part of
-# the validation suite on the boards that the environments name.
+# Three parts: what needs no board, side by side; what starts virtual boards of its own, which fill
+# two cores; the quick part of the validation suite on the boards that the environments name.
 test: lint build test-packages $(BROWSER_STAMP) $(SSHD) $(ALPACA)
 	rm -rf .test-results
-	$(VENV)/bin/pytest --junit-xml=.test-results/plain.xml
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml
 	$(VENV)/bin/pytest -m quick --lg-env $(ENVS) --junit-xml=.test-results/validation.xml
 	@$(VENV)/bin/python tests/count.py .test-results/*.xml
