@@ -39,7 +39,9 @@ _NET = "10.77.0"
 _CONTROLLER = 1
 _DEADLINE_S = 60.0
 # The farm's own words reach the user in time; ssh must not wait for a dead host for ever.
-_SSH_OPTIONS = "  LogLevel ERROR\n  ServerAliveInterval 5\n  ServerAliveCountMax 2\n"
+_SSH_OPTIONS = (
+    "  LogLevel ERROR\n  ConnectTimeout 10\n  ServerAliveInterval 5\n  ServerAliveCountMax 2\n"
+)
 
 
 def wait_until(true: Callable[[], bool], what: str, deadline_s: float = _DEADLINE_S) -> None:
@@ -71,6 +73,15 @@ def ask_to_end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -
     with suppress(FileNotFoundError, ProcessLookupError):
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), number)
+
+
+def _within(folder: Path) -> list[str]:
+    """What makes a program run in a folder of the mount namespace that it is in.
+
+    `nsenter --wd` opens it outside: to the kernel it is then on another mount than the same folder
+    by its name, and nothing can be renamed between the two.
+    """
+    return ["sh", "-c", 'cd "$0" && exec "$@"', str(folder)]
 
 
 @dataclass
@@ -117,7 +128,7 @@ class Host:
         plain = [] if as_root else self.farm.as_user
         return [
             *("nsenter", "--target", str(self.pid), *user),
-            *("--net", "--mount", "--uts", "--pid", f"--wd={self.folder}", "--", *plain, *words),
+            *("--net", "--mount", "--uts", "--pid", "--", *_within(self.folder), *plain, *words),
         ]
 
     def run(self, *words: str, deadline_s: float = _DEADLINE_S, as_root: bool = False) -> str:
@@ -241,7 +252,7 @@ class Farm:
         user = ["--user", "--preserve-credentials"] if self.rootless else []
         return [
             *("nsenter", "--target", str(self._pid), *user),
-            *("--net", "--mount", "--pid", f"--wd={ROOT}", "--", *words),
+            *("--net", "--mount", "--pid", "--", *_within(ROOT), *words),
         ]
 
     @property

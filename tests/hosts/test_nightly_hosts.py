@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import signal
 import sys
 import time
@@ -39,10 +41,12 @@ class Result:
     """A night, and what it cost in seconds: see `tests.hosts.measured`."""
 
     night: dict[str, Any]
-    working_s: float
-    controller_s: float
-    all_s: float
-    wall_s: float
+    working_s: float = 0.0
+    controller_s: float = 0.0
+    all_s: float = 0.0
+    wall_s: float = 0.0
+    qemu_s: float = 0.0
+    cycles_s: float = 0.0
 
 
 def night(farm: Farm, name: str, *, deadline_s: float, **values: Any) -> Result:
@@ -154,7 +158,7 @@ def test_a_night_in_which_host_coordinator_and_controller_die() -> None:
         account = json.loads(last.stdout)
         for place in account["places"]:
             print(place["name"], *place["told"], sep="\n  ")
-        check(farm, Result(account, 0, 0, 0, 0), 10)
+        check(farm, Result(account), 10)
         tried = [(one["cell"]["repeat"], one["attempt"]) for one in account["cycles"]]
         assert len(tried) == len(set(tried))
 
@@ -186,7 +190,16 @@ def test_eight_boards_share_what_one_does(four: Farm) -> None:
     one = night(four, "one", deadline_s=3600, **work)
     say("one board", one)
     check(four, one, CELLS)
-    print(f"speed-up of eight boards on four hosts: {one.wall_s / eight.wall_s:.2f}")
+    # Less is not possible: QEMU's own work on these cores, or so many cycles one after the other.
+    cores = len(os.sched_getaffinity(0))
+    rounds = math.ceil(CELLS / sum(len(host.boards) for host in four.hosts.values()))
+    least_s = max(eight.qemu_s / cores, one.cycles_s * rounds / CELLS)
+    print(
+        f"speed-up of eight boards on four hosts: {one.cycles_s / eight.cycles_s:.2f}; "
+        f"QEMU used {eight.qemu_s:.0f} CPU s instead of {one.qemu_s:.0f}, so that "
+        f"{one.cycles_s / least_s:.2f} is possible with {cores} cores"
+    )
     for result in (eight, one):
         assert result.working_s / CELLS <= 0.2
-    assert eight.wall_s < one.wall_s
+    # The rest is other work on the same cores: workers, ssh, agents, the boards' USB and serial.
+    assert eight.cycles_s * 0.4 <= least_s
