@@ -8,6 +8,7 @@ moved to tests/fuzz/corpus/TARGET/, it is replayed by `make test` from then on.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -50,7 +51,9 @@ def main() -> None:
             sys.stdout.flush()
             os._exit(0)
         if inputs % 256 == 0 and _used_mib() > FRESH_MIB:
-            # The processor time of a process outlives exec.
+            # libFuzzer's alarm outlives exec, its handler does not: to load may take longer.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            # The processor time of a process outlives exec, too.
             os.environ[INPUTS] = str(inputs + 1)
             command = [sys.executable, "-m", "tests.fuzz.atheris_run", *sys.argv[1:]]
             os.execv(sys.executable, command)
