@@ -14,6 +14,7 @@ what is slow.
 import base64
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import queue
@@ -25,6 +26,7 @@ import tempfile
 import threading
 import time
 import zlib
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -484,11 +486,41 @@ def _last_words(output):
 
 
 def _sweep():
-    """Remove the folders of agents that were killed."""
+    """Remove the folders of agents that were killed: nobody holds them any more.
+
+    Process ids would not tell: agents in containers may share the folder and not the ids.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_TOOL_FOLDER}*"):
-        pid = folder.name.removeprefix(_TOOL_FOLDER).split("-")[0]
-        if pid.isdecimal() and not Path("/proc", pid).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
+
+
+def _new_folder():
+    """A new folder, and the descriptor that holds it for as long as this process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_TOOL_FOLDER))
+        # Another agent's sweep may come between making and holding it: then there is a next one.
+        with suppress(FileNotFoundError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return folder, held
+            os.close(held)
+
+
+@contextmanager
+def _tool_folder():
+    folder, held = _new_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
 def run_tool(job, command, deadline_s, given, taken):
@@ -499,10 +531,10 @@ def run_tool(job, command, deadline_s, given, taken):
     """
     _session.close()
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_TOOL_FOLDER}{os.getpid()}-") as folder:
+    with _tool_folder() as folder:
         for name, text in given.items():
             Path(folder, name).write_text(text)
-        words = [word.replace("{folder}", folder) for word in command]
+        words = [word.replace("{folder}", str(folder)) for word in command]
         output = Path(folder, ".output")
         with output.open("w+b") as file, output.open("rb") as look:
             try:
