@@ -390,24 +390,36 @@ class Coordinator:
     def _gone_text(self) -> str:
         return f"the coordinator {self.address} does not answer"
 
+    def _gone(self) -> BenchError:
+        return BenchError(
+            self._gone_text(), part=PART, next_step="Is labgrid-coordinator running there?"
+        )
+
     def _there(self) -> _Session:
         session = self._session
         if session is None or session.stopping.is_set():
-            raise BenchError(
-                self._gone_text(), part=PART, next_step="Is labgrid-coordinator running there?"
-            )
+            raise self._gone()
         return session
 
     async def _rpc(self, session: _Session, method: str, **fields: Any) -> Any:
         request = getattr(messages, f"{method}Request")(**fields)
         answer = await getattr(session.stub, method)(request, timeout=_CALL_S)
-        # What follows from the answer is known here only when the session has been told of it.
-        await session.sync_with_coordinator()
+        # What follows from the answer is known here only when the session has been told of it. The
+        # answer of one that has ended meanwhile counts too: it may be a token.
+        if not session.stopping.is_set():
+            await session.sync_with_coordinator()
         return answer
 
-    async def _places(self) -> dict[str, PlaceSeen]:
+    async def _up_to_date(self) -> _Session:
+        """The session, once it has been told of all that there is; raises BenchError."""
         session = self._there()
-        await session.sync_with_coordinator()
+        if not await session.sync_with_coordinator():
+            # It knows what was before.
+            raise self._gone()
+        return session
+
+    async def _places(self) -> dict[str, PlaceSeen]:
+        session = await self._up_to_date()
         return {
             name: PlaceSeen(
                 name=name,
@@ -423,6 +435,8 @@ class Coordinator:
         session = self._there()
         # This waits until the coordinator is through with what it does.
         await self._rpc(session, "GetPlaces")
+        if session.stopping.is_set():
+            raise self._gone()
         seen = session.places.get(place)
         return seen is not None and seen.acquired == self.holder and session.is_whole(seen)
 
@@ -436,13 +450,10 @@ class Coordinator:
                 await self._rpc(session, "CancelReservation", token=token)
 
     async def _resources(self) -> list[Exported]:
-        session = self._there()
-        await session.sync_with_coordinator()
-        return exported(session)
+        return exported(await self._up_to_date())
 
     async def _resources_of(self, name: str) -> list[Exported]:
-        session = self._there()
-        await session.sync_with_coordinator()
+        session = await self._up_to_date()
         place = session.places.get(name)
         return [] if place is None else exported(session, place)
 

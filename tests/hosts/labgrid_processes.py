@@ -67,6 +67,11 @@ class Process:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def pause(self) -> None:
+        """Have it do nothing more until it is killed."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is None:
             return

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from labgrid.util.ssh import sshmanager
 from farm.errors import BenchError, DeadlineError
 from farm.hosts.coordinator import Coordinator, Hold, Kept
 from tests.bench.ssh_host import ssh_host
-from tests.hosts.labgrid_processes import Lab, free_port, lab, wait_until
+from tests.hosts.labgrid_processes import DEADLINE_S, Lab, free_port, lab, wait_until
 
 SERIAL = {"NetworkSerialPort": {"host": "127.0.0.1", "port": 4001, "speed": 115200}}
 
@@ -204,6 +205,23 @@ def test_a_lost_connection_is_no_break_and_a_restart_is_one(two: Lab) -> None:
         wait_until(lambda: held(kept) and kept.standing.number > number, "had again", 30)
         assert who(two) == {"first": coordinator.holder}
     assert who(two) == {}
+
+
+@pytest.mark.parametrize("ask", [Coordinator.places, Coordinator.resources])
+def test_what_was_before_is_no_answer_of_a_coordinator_that_dies_over_it(
+    two: Lab, ask: Callable[[Coordinator], object]
+) -> None:
+    with Coordinator(two.address) as coordinator, ThreadPoolExecutor() as pool:
+        assert ask(coordinator)
+        wait_until(lambda: (two.folder / "places.yaml").is_file(), "places are saved", 20)
+        two.coordinator.pause()
+        asked = pool.submit(ask, coordinator)
+        with pytest.raises(TimeoutError):
+            asked.result(0.5)
+        two.coordinator.kill()
+        with pytest.raises(BenchError, match="does not answer"):
+            asked.result(DEADLINE_S)
+        two.restart_coordinator()
 
 
 @pytest.mark.virtual
