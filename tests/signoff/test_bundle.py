@@ -21,7 +21,6 @@ from farm.errors import BenchError, UsageError
 from farm.history import History
 from farm.judge.run_folder import load_run, rejudge
 from farm.report.printable import visible
-from farm.signoff import bundle as bundles
 from farm.signoff.bundle import write_bundle
 from farm.signoff.clauses import NO_GO, VIRTUAL_GO, Decision, decide
 from farm.signoff.facts import HistoryFacts, facts_of_folder
@@ -325,7 +324,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "policy.yaml", "runs"]
 
 
-@pytest.mark.parametrize("stage", ["page_html", "write_manifest", "sign"])
+@pytest.mark.parametrize("stage", ["page_html", "Printer.pdf", "write_manifest", "sign"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_is_interrupted_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: Path, stage: str, error: BaseException
@@ -335,11 +334,24 @@ def test_what_is_interrupted_leaves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(bundles, stage, fail)
+    monkeypatch.setattr(f"farm.signoff.bundle.{stage}", fail)
     with pytest.raises((BenchError, KeyboardInterrupt), match=None) as raised:
         made(tmp_path / "runs", tmp_path / "out/s", key=keys / "manager")
     if isinstance(error, OSError):
         assert "the disk is full" in str(raised.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["policy.yaml"]
+
+
+def test_a_printer_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where WeasyPrint finds no libpango; what it says is shown safely."""
+    write_run(tmp_path / "runs/run-1")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/weasyprint.py").write_text("raise OSError('no libpango \\x1b[2J here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    with pytest.raises(BenchError, match=r"cannot be printed: OSError: no libpango") as raised:
+        made(tmp_path / "runs", tmp_path / "out/s")
+    assert raised.value.part == "host"
+    assert "\x1b" not in str(raised.value)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["policy.yaml"]
 
 
