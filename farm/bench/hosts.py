@@ -6,9 +6,11 @@ for an option, and run what it says.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,16 @@ from labgrid.util.ssh import sshmanager
 
 from farm.errors import BenchError
 
-__all__ = ["LAUNCHER", "command_on", "forward", "hosts_of", "is_host", "link", "lost_host"]
+__all__ = [
+    "LAUNCHER",
+    "command_on",
+    "forward",
+    "hosts_of",
+    "is_host",
+    "leave_hosts",
+    "link",
+    "lost_host",
+]
 
 # Where `farm exporter` leaves the farm that runs there, below the home of its user.
 LAUNCHER = ".panic-farm/farm"
@@ -51,7 +62,7 @@ def _connection(host: str) -> Any:
         # labgrid goes on with the forwards of a connection that has died.
         known = sshmanager._connections[host]
         if not known.isconnected():
-            sshmanager.remove_by_name(host)
+            _drop(host)
     try:
         return sshmanager.get(host)
     except (ExecutionError, OSError, subprocess.SubprocessError) as error:
@@ -152,12 +163,27 @@ def lost_host(target: Any) -> str:
     return ""
 
 
+def leave_hosts() -> None:
+    """End every connection to a host, and what is kept here for it; never raises.
+
+    For a process that multiprocessing made: it runs no exit functions, to which labgrid leaves
+    this. Nor is a host waited for that is gone, which would take those a minute.
+    """
+    for host in list(sshmanager._connections):
+        _drop(host)
+
+
 def _drop(host: str) -> None:
     known = sshmanager._connections.get(host)
     if known is None:
         return
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        known._run_socket_command("exit")
+    if known._socket is not None:
+        # It is ssh's own process here that answers. One that the user had before goes on.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            known._run_socket_command("exit")
     if known._keepalive is not None:
         known._keepalive.kill()
+        known._keepalive.communicate()
+    atexit.unregister(known.cleanup)
+    shutil.rmtree(known._tmpdir, ignore_errors=True)
     sshmanager.remove_by_name(host)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from farm.bench.environment import read_options
+from farm.bench.hosts import leave_hosts
 from farm.bench.options import Deadlines
 from farm.bench.whereabouts import Place
 from farm.errors import BenchError, FarmError, UsageError
@@ -244,6 +245,7 @@ def main() -> int:
             finally:
                 with signals_held():
                     board.leave()
+                    leave_hosts()
     except KeyboardInterrupt:
         return 130
     except FarmError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def own_cpu_s(pid: int) -> float:
 def cpu_s(pid: int) -> float:
     """CPU seconds of a process and of those of its children that it has waited for."""
     return sum(int(one) for one in _fields(pid)[11:15]) * _TICK_S
+
+
+def own_cpu_s_of(name: str) -> dict[tuple[int, int], float]:
+    """CPU seconds of each process whose name begins so, by its id and its start."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
+        with suppress(OSError):
+            if (path / "comm").read_text().startswith(name):
+                found[pid, int(_fields(pid)[19])] = own_cpu_s(pid)
+    return found
+
+
+def machine_cpu_s() -> float:
+    """CPU seconds of all that runs on this machine, whatever namespace it is in."""
+    user, nice, system, _idle, _iowait, irq, softirq = (
+        int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + irq + softirq) * _TICK_S
 
 
 def descendants(of: int) -> list[int]:

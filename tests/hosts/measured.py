@@ -4,13 +4,13 @@
 the night's end in the journal; ``controller_s`` those in all, start and report included;
 ``all_s`` those and of every process that it and its workers have waited for: workers, ssh, agents
 on this host. No QEMU is among them, which runs on the boards' hosts: ``qemu_s`` are its CPU
-seconds on all of them, ``cycles_s`` those of the clock, from the first cycle's begin to the end.
+seconds on all of them, ``busy_s`` those of all that runs on this machine, ``cycles_s`` the seconds
+of the clock, each from the first cycle's begin to the end.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -18,24 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def own_cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def qemu_cpu_s() -> dict[tuple[str, str], float]:
-    """CPU seconds of each QEMU, by process id and start: hosts' processes are seen from here."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            head, _, rest = path.read_text().rpartition(")")
-            if "(qemu-system" in head:
-                fields = rest.split()
-                found[path.parent.name, fields[19]] = (int(fields[11]) + int(fields[12])) / TICKS
-    return found
+from tests.figures.processes import machine_cpu_s, own_cpu_s, own_cpu_s_of
 
 
 def main() -> int:
@@ -44,25 +27,27 @@ def main() -> int:
     with Path(out).with_suffix(".said").open("wb") as said:
         process = subprocess.Popen(command, stdout=said)
     controller_s = 0.0
-    qemus: dict[tuple[str, str], float] = {}
-    at: dict[str, tuple[float, float, float]] = {}
+    qemus: dict[tuple[int, int], float] = {}
+    at: dict[str, tuple[float, float, float, float]] = {}
     nights = Path(command[command.index("--out") + 1]) / "nights"
     while process.poll() is None:
         with suppress(OSError, IndexError):
             controller_s = max(controller_s, own_cpu_s(process.pid))
-            qemus.update(qemu_cpu_s())
+            qemus.update(own_cpu_s_of("qemu-system"))
             journal = b"".join(one.read_bytes() for one in nights.glob("*/journal.jsonl"))
             for kind in ("begun", "closed"):
                 if b'"entry":"%s"' % kind.encode() in journal:
-                    at.setdefault(kind, (controller_s, sum(qemus.values()), time.monotonic()))
+                    now = controller_s, sum(qemus.values()), machine_cpu_s(), time.monotonic()
+                    at.setdefault(kind, now)
         time.sleep(0.2)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    working_s, qemu_s, cycles_s = (
+    working_s, qemu_s, busy_s, cycles_s = (
         end - begin for begin, end in zip(at["begun"], at["closed"], strict=True)
     )
     figures = {
         "working_s": working_s,
         "qemu_s": qemu_s,
+        "busy_s": busy_s,
         "cycles_s": cycles_s,
         "controller_s": controller_s,
         "all_s": used.ru_utime + used.ru_stime,

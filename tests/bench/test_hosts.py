@@ -1,0 +1,74 @@
+"""Connections to other hosts, against an sshd of the tests' own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from labgrid.util.ssh import sshmanager
+
+from farm.bench.hosts import command_on, leave_hosts
+from tests.bench.ssh_host import ssh_host
+from tests.figures.processes import descendants
+
+
+def _programs(folder: str) -> list[str]:
+    """The ssh programs that share a connection whose socket is in ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if folder in (words := path.read_bytes().decode(errors="replace")):
+                found.append(words)
+    return found
+
+
+def _work(host: str, said: Connection, go_on: Connection) -> None:
+    """Use a host, then leave the way multiprocessing's processes do."""
+    told = subprocess.run(command_on(host, ["echo", "there"]), capture_output=True, check=True)
+    said.send((told.stdout, sshmanager.get(host)._tmpdir))
+    go_on.recv()
+    leave_hosts()
+
+
+def _is_sshd(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_a_process_that_leaves_keeps_no_connection(tmp_path: Path, gone: bool) -> None:
+    with ssh_host(tmp_path, tmp_path) as host:
+        said, say = multiprocessing.Pipe(duplex=False)
+        go_on, may_go_on = multiprocessing.Pipe(duplex=False)
+        arguments = (host.name, say, go_on)
+        process = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
+        process.start()
+        told, folder = said.recv()
+        assert told == b"there\n"
+        assert Path(folder).is_dir()
+        assert _programs(folder)
+        sshds = [one for one in descendants(os.getpid()) if _is_sshd(one)] if gone else []
+        for pid in sshds:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            may_go_on.send("leave")
+            process.join(30)
+            # labgrid's own way takes a minute with a host that is gone.
+            assert time.monotonic() - began < 10
+        finally:
+            for pid in sshds:
+                os.kill(pid, signal.SIGCONT)
+        assert process.exitcode == 0
+        assert not Path(folder).exists()
+        end = time.monotonic() + 10
+        while _programs(folder):
+            assert time.monotonic() < end
+            time.sleep(0.1)
