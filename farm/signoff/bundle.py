@@ -128,7 +128,7 @@ def _cycles_csv(facts: tuple[Fact, ...]) -> str:
             *(safe_cell(one.id), cell(one.night_id), safe_cell(one.started), one.build_id),
             *(cell(one.release), cell(one.board), "virtual" if one.virtual else "hardware"),
             *(cell(one.scenario), channels(one.channels), one.repeat),
-            *(one.verdict.value, cell(one.why)),
+            *(one.verdict, cell(one.why)),
         )
         for one in facts
     )

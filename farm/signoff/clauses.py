@@ -307,7 +307,7 @@ def _coverage(cells: Sequence[Cell]) -> Clause:
     )
 
 
-def _failures(counted: Sequence[Fact]) -> Clause:
+def _failures(counted: Sequence[Fact], judged: int) -> Clause:
     failed: dict[tuple[str, str, str], list[Fact]] = defaultdict(list)
     for one in counted:
         if one.verdict is Verdict.FAIL:
@@ -323,7 +323,6 @@ def _failures(counted: Sequence[Fact]) -> Clause:
         )
         for (board, scenario, driver), cycles in failed.items()
     )
-    judged = sum(one.judged for one in counted)
     if not judged:
         problems = (Problem("failures", "no cycle was judged"),)
     found = f"{sum(map(len, failed.values()))} of {judged} judged cycles failed"
@@ -502,11 +501,22 @@ def _growth(
     return Clause("growth", asks, found, tuple(problems))
 
 
-def _bound(what: str, facts: Sequence[Fact], confidence: float) -> RateBound:
-    cycles = sum(one.judged for one in facts)
-    failures = sum(one.verdict is Verdict.FAIL for one in facts)
-    bound = upper_bound(failures, cycles, confidence)
-    return RateBound(what, cycles, failures, bound, confidence)
+def _bounds(counted: Sequence[Fact], confidence: float) -> tuple[RateBound, ...]:
+    """What the repeats support over all scenarios, then for each."""
+    judged = Counter(one.scenario for one in counted if one.judged)
+    failed = Counter(one.scenario for one in counted if one.verdict is Verdict.FAIL)
+
+    def bound(what: str, failures: int, cycles: int) -> RateBound:
+        supported = upper_bound(failures, cycles, confidence)
+        return RateBound(what, cycles, failures, supported, confidence)
+
+    return (
+        bound("all judged cycles", failed.total(), judged.total()),
+        *(
+            bound(name, failed[name], judged[name])
+            for name in sorted({c.scenario for c in counted})
+        ),
+    )
 
 
 def _failure_rate(policy: SignoffPolicy, total: RateBound) -> Clause:
@@ -609,17 +619,14 @@ def decide(
         baseline = facts.device_totals(policy.growth.baseline)
         before = _largest(one for one in baseline if _is_eligible(policy, one.fact))
     confidence = policy.failure_rate.confidence if policy.failure_rate else 0.95
-    total = _bound("all judged cycles", counted, confidence)
-    by_scenario: dict[str, list[Fact]] = defaultdict(list)
-    for one in counted:
-        by_scenario[one.scenario].append(one)
+    bounds = _bounds(counted, confidence)
     cells = _cells(policy, counted)
 
     clauses = [
         _kernel(policy, of_kernel, facts, artifacts or {}),
         _hardware(policy, of_kernel),
         _coverage(cells),
-        _failures(counted),
+        _failures(counted, bounds[0].cycles),
     ]
     if policy.drivers:
         clauses.append(_drivers(policy, devices))
@@ -628,7 +635,7 @@ def decide(
     if policy.growth is not None:
         clauses.append(_growth(policy, devices, largest, before))
     if policy.failure_rate is not None:
-        clauses.append(_failure_rate(policy, total))
+        clauses.append(_failure_rate(policy, bounds[0]))
     if policy.bench_errors is not None:
         clauses.append(_bench_errors(policy, attempts))
     waivers, expired = _waivers(policy, today)
@@ -655,10 +662,7 @@ def decide(
             )
             for (driver, device), one in sorted(largest.items(), key=lambda item: item[0])
         ),
-        bounds=(
-            total,
-            *(_bound(name, by_scenario[name], confidence) for name in sorted(by_scenario)),
-        ),
+        bounds=bounds,
         unused_waivers=tuple(
             one for one in policy.waivers if id(one) not in used and one not in expired
         ),

@@ -23,6 +23,11 @@ from farm.signoff.policy import KernelIdentity
 __all__ = ["DeviceFact", "DeviceTotal", "Fact", "Facts", "HistoryFacts", "facts_of_folder"]
 
 
+# Asking the enumeration takes as long as all the rest of a fact.
+_VERDICTS = {one.value: one for one in Verdict}
+_JUDGED = (Verdict.PASS, Verdict.FAIL)
+
+
 class Fact(NamedTuple):
     """One cycle; ``run`` is its run's folder, None where that is not known."""
 
@@ -50,7 +55,7 @@ class Fact(NamedTuple):
     @property
     def judged(self) -> bool:
         """Whether it says anything about the kernel."""
-        return self.verdict in (Verdict.PASS, Verdict.FAIL)
+        return self.verdict in _JUDGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,10 +357,6 @@ def _fact_of_row(row: CycleRow, folder: Path | None, channels: frozenset[str]) -
         device=row.finding_device or "",
         used_bytes=row.used_bytes,
     )
-
-
-# Asking the enumeration takes as long as all the rest of a fact.
-_VERDICTS = {one.value: one for one in Verdict}
 
 
 class HistoryFacts(Facts):
