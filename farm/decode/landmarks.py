@@ -18,7 +18,7 @@ from farm.formats.memory_table import MAGIC, MAX_ENTRIES
 from farm.formats.ramoops import PANICDUMP_SIGNATURE, SIGNATURE
 from farm.formats.vmcoreinfo import FIRST_WORD
 
-__all__ = ["Landmarks", "Place", "find_bytes", "find_landmarks"]
+__all__ = ["Landmarks", "Place", "find_bytes", "find_landmarks", "pieces"]
 
 CHUNK_BYTES = 512 << 10
 PAGE_BYTES = 4096
@@ -84,7 +84,7 @@ def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmark
     done = 0
     for number, segment in enumerate(memory.segments):
         begin = end = gathered = 0
-        for at, size in _pieces(segment, buffer):
+        for at, size in pieces(segment, buffer):
             if size < CHUNK_BYTES:
                 buffer[size:] = bytes(CHUNK_BYTES - size)
             _keep(np.equal(words, _TABLE, out=hits), 8, Place(number, at), found.tables)
@@ -101,9 +101,7 @@ def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmark
     return found
 
 
-def _pieces(
-    segment: Segment, buffer: bytearray | mmap.mmap, more: int = 0
-) -> Iterator[tuple[int, int]]:
+def pieces(segment: Segment, buffer: mmap.mmap, more: int = 0) -> Iterator[tuple[int, int]]:
     """Read a segment into the buffer, piece by piece: (offset, bytes read).
 
     Each piece begins CHUNK_BYTES behind the one before, but for holes, and is `more` bytes longer.
@@ -161,11 +159,11 @@ def _keep(
 
 def find_bytes(memory: Memory, wanted: bytes, progress: Progress | None = None) -> Place | None:
     """The first place of these bytes, anywhere; None if they are not in the dump."""
-    buffer = bytearray(CHUNK_BYTES + len(wanted))
+    buffer = mmap.mmap(-1, CHUNK_BYTES + len(wanted))
     done = 0
     for number, segment in enumerate(memory.segments):
         # What begins in a piece and ends in the next one is found in the first.
-        for at, size in _pieces(segment, buffer, len(wanted)):
+        for at, size in pieces(segment, buffer, len(wanted)):
             index = buffer.find(wanted, 0, size)
             if index >= 0:
                 return Place(number, at + index)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from farm.decode.kernel import Kernel
-from farm.decode.memory import FileSource, Memory
+from farm.decode.landmarks import CHUNK_BYTES, pieces
+from farm.decode.memory import Memory
 from farm.errors import UsageError
 
 __all__ = ["NT_PRSTATUS", "PRSTATUS_BYTES", "crash_option", "write_vmcore"]
@@ -25,7 +26,6 @@ PRSTATUS_BYTES = 392
 NT_PRSTATUS = 1
 _EM_AARCH64 = 183
 _PAGE = 4096
-_CHUNK_BYTES = 1 << 20
 _WORD = (1 << 64) - 1
 
 
@@ -136,24 +136,15 @@ def _put(memory: Memory, file: int, at: int, paddr: int, data: bytes) -> None:
 
 
 def _copy(memory: Memory, file: int, at: int, progress: Progress | None) -> None:
-    # At the beginning of a page: see `farm.decode.landmarks`.
-    buffer = mmap.mmap(-1, _CHUNK_BYTES)
-    zeros = bytes(_CHUNK_BYTES)
+    buffer = mmap.mmap(-1, CHUNK_BYTES)
+    zeros = bytes(CHUNK_BYTES)
     done = 0
     for segment in memory.located:
-        offset = 0
-        while offset < segment.size_bytes:
-            if isinstance(segment.source, FileSource):
-                data = segment.source.next_data(segment.offset + offset)[0] - segment.offset
-                offset = max(offset, min(data, segment.size_bytes))
-            view = memoryview(buffer)[: min(_CHUNK_BYTES, segment.size_bytes - offset)]
-            if not view:
-                break
-            segment.source.read_into(segment.offset + offset, view)
-            if view != zeros[: len(view)]:
+        for offset, size in pieces(segment, buffer):
+            view = memoryview(buffer)[:size]
+            if view != zeros[:size]:
                 os.pwrite(file, view, at + offset)
-            offset += len(view)
             if progress is not None:
-                progress(done + offset, memory.size_bytes)
+                progress(done + offset + size, memory.size_bytes)
         done += segment.size_bytes
         at += -(-segment.size_bytes // _PAGE) * _PAGE
