@@ -251,15 +251,15 @@ def test_a_stuck_board_gets_no_more_time(board: Any, shell_bench: Bench) -> None
     shell_bench.console.mark()
     began = time.monotonic()
     with pytest.raises(DeadlineError):
-        patient(shell_bench.console, ["here at last"], 0.5, "the end")
-    assert time.monotonic() - began < 1.0
+        patient(shell_bench.console, ["here at last"], 1.0, "the end")
+    assert time.monotonic() - began < 2.5
 
 
 def test_a_slow_board_does_not_get_time_without_end(board: Any, shell_bench: Bench) -> None:
     shell_bench.console.mark()
     began = time.monotonic()
-    thread = chatter(board, 40, 0.1)
+    thread = chatter(board, 60, 0.1)
     with pytest.raises(DeadlineError):
         patient(shell_bench.console, ["never"], 0.8, "the end")
-    assert 2.0 < time.monotonic() - began < 3.5
+    assert 2.0 < time.monotonic() - began < 5.0
     thread.join()
