@@ -1,14 +1,17 @@
 """One pass over a dump of memory, for what tells the way in it.
 
-Words at multiples of 8 bytes are compared by numpy, 512 KiB at a time, which is about as fast as
-the memory can be read at all; most landmarks are looked for at the beginning of pages only.
+Words at multiples of 8 bytes are compared by numpy, a MiB at a time, which is about as fast as
+one processor can read the memory at all; most landmarks are looked for at the beginning of pages
+only. Neither reading nor comparing holds Python's lock, so that all processors take part.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -20,8 +23,11 @@ from farm.formats.vmcoreinfo import FIRST_WORD
 
 __all__ = ["Landmarks", "Place", "find_bytes", "find_landmarks", "pieces"]
 
-CHUNK_BYTES = 512 << 10
+CHUNK_BYTES = 1 << 20
 PAGE_BYTES = 4096
+_STRETCH_BYTES = 64 * CHUNK_BYTES
+# More do not read faster.
+_MAX_THREADS = min(4, os.cpu_count() or 1)
 _NOTE_HEADER_BYTES = 24  # of a note of the name VMCOREINFO
 # So many of a kind are kept: real dumps have few, and a hostile one may have nothing else.
 _MAX_PLACES = 4096
@@ -74,6 +80,40 @@ _Words = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmarks:
     """Look through all of the dump; `progress` gets bytes done and bytes in all."""
     found = Landmarks()
+    done = 0
+    # Other sources unpack, which Python does in one thread at a time.
+    alike = all(isinstance(one.source, FileSource) for one in memory.segments)
+    with ThreadPoolExecutor(_MAX_THREADS if alike else 1) as pool:
+        stretches = (
+            (number, segment, stretch)
+            for number, segment in enumerate(memory.segments)
+            for stretch in _stretches(segment)
+        )
+        for number, end, part in pool.map(lambda one: _look_through(*one), stretches):
+            for one in fields(Landmarks):
+                places = getattr(found, one.name)
+                places += getattr(part, one.name)
+                if one.name != "entries":
+                    del places[_MAX_PLACES:]
+            if progress is not None:
+                done = sum(one.size_bytes for one in memory.segments[:number]) + end
+                progress(done, memory.size_bytes)
+    return found
+
+
+def _stretches(segment: Segment) -> Iterator[tuple[int, int]]:
+    """What one thread takes at once, from and to; holes are left out."""
+    at, _ = _next_data(segment, 0)
+    while at < segment.size_bytes:
+        end = min(at + _STRETCH_BYTES, segment.size_bytes)
+        yield at, end
+        at, _ = _next_data(segment, end)
+
+
+def _look_through(
+    number: int, segment: Segment, stretch: tuple[int, int]
+) -> tuple[int, int, Landmarks]:
+    found = Landmarks()
     # At the beginning of a page, as files are: where the two differ by 8 or 16 bytes, as with a
     # bytearray of this size, some processors' string copies take four times as long.
     buffer = mmap.mmap(-1, CHUNK_BYTES)
@@ -81,37 +121,35 @@ def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmark
     hits = np.zeros(len(words), dtype=np.bool_)
     pages = words.reshape(-1, _PAGE_WORDS)[:, :_HEAD_WORDS]
     heads = np.zeros((_PAGES_AT_ONCE, _HEAD_WORDS), dtype=np.uint64)
-    done = 0
-    for number, segment in enumerate(memory.segments):
-        begin = end = gathered = 0
-        for at, size in pieces(segment, buffer):
-            if size < CHUNK_BYTES:
-                buffer[size:] = bytes(CHUNK_BYTES - size)
-            _keep(np.equal(words, _TABLE, out=hits), 8, Place(number, at), found.tables)
-            if gathered == _PAGES_AT_ONCE or at != end:
-                _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
-                begin, gathered = at, 0
-            heads[gathered : gathered + len(pages)] = pages
-            gathered += len(pages)
-            end = at + size
-            if progress is not None:
-                progress(done + end, memory.size_bytes)
-        _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
-        done += segment.size_bytes
-    return found
+    begin = end = gathered = 0
+    for at, size in pieces(segment, buffer, stretch):
+        if size < CHUNK_BYTES:
+            buffer[size:] = bytes(CHUNK_BYTES - size)
+        _keep(np.equal(words, _TABLE, out=hits), 8, Place(number, at), found.tables)
+        if gathered == _PAGES_AT_ONCE or at != end:
+            _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
+            begin, gathered = at, 0
+        heads[gathered : gathered + len(pages)] = pages
+        gathered += len(pages)
+        end = at + size
+    _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
+    return number, stretch[1], found
 
 
-def pieces(segment: Segment, buffer: mmap.mmap, more: int = 0) -> Iterator[tuple[int, int]]:
-    """Read a segment into the buffer, piece by piece: (offset, bytes read).
+def pieces(
+    segment: Segment, buffer: mmap.mmap, stretch: tuple[int, int] | None = None, more: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Read a segment, or what of it is in a stretch, into the buffer: (offset, bytes read).
 
     Each piece begins CHUNK_BYTES behind the one before, but for holes, and is `more` bytes longer.
     """
     view = memoryview(buffer)
-    at = hole = 0
+    at, stop = stretch or (0, segment.size_bytes)
+    hole = at
     while True:
         if at >= hole:
             at, hole = _next_data(segment, at)
-        size = min(CHUNK_BYTES + more, segment.size_bytes - at)
+        size = min(CHUNK_BYTES + more, stop - at)
         if size <= 0:
             return
         segment.source.read_into(segment.offset + at, view[:size])
@@ -163,7 +201,7 @@ def find_bytes(memory: Memory, wanted: bytes, progress: Progress | None = None) 
     done = 0
     for number, segment in enumerate(memory.segments):
         # What begins in a piece and ends in the next one is found in the first.
-        for at, size in pieces(segment, buffer, len(wanted)):
+        for at, size in pieces(segment, buffer, more=len(wanted)):
             index = buffer.find(wanted, 0, size)
             if index >= 0:
                 return Place(number, at + index)

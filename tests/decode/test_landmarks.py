@@ -6,6 +6,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from farm.decode.landmarks import CHUNK_BYTES, PAGE_BYTES, Place, find_landmarks
 from farm.decode.memory import Memory, open_memory
 from farm.formats.devicetree import FDT_MAGIC
@@ -15,6 +17,12 @@ from farm.formats.vmcoreinfo import FIRST_WORD
 
 SIZE_BYTES = 13 * CHUNK_BYTES + 3 * PAGE_BYTES + 24
 ENTRY = b"\1\0\0\0" + bytes(28) + b"\1\0\0\0" + bytes(4)
+
+
+@pytest.fixture(autouse=True, params=[2, 64])
+def stretches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a thread takes at once: many of them in this dump, or the whole."""
+    monkeypatch.setattr("farm.decode.landmarks._STRETCH_BYTES", request.param * CHUNK_BYTES)
 
 
 def dump(path: Path, planted: dict[int, bytes], *, base: int | None = None) -> Memory:
