@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,17 +15,7 @@ from labgrid.util.ssh import sshmanager
 
 from farm.bench.hosts import command_on, leave_hosts
 from tests.bench.ssh_host import ssh_host
-from tests.figures.processes import descendants
-
-
-def _programs(folder: str) -> list[str]:
-    """The ssh programs that share a connection whose socket is in ``folder``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if folder in (words := path.read_bytes().decode(errors="replace")):
-                found.append(words)
-    return found
+from tests.figures.processes import command_lines_with, descendants
 
 
 def _work(host: str, said: Connection, go_on: Connection) -> None:
@@ -53,7 +42,7 @@ def test_a_process_that_leaves_keeps_no_connection(tmp_path: Path, gone: bool) -
         told, folder = said.recv()
         assert told == b"there\n"
         assert Path(folder).is_dir()
-        assert _programs(folder)
+        assert command_lines_with(folder)
         sshds = [one for one in descendants(os.getpid()) if _is_sshd(one)] if gone else []
         for pid in sshds:
             os.kill(pid, signal.SIGSTOP)
@@ -69,6 +58,6 @@ def test_a_process_that_leaves_keeps_no_connection(tmp_path: Path, gone: bool) -
         assert process.exitcode == 0
         assert not Path(folder).exists()
         end = time.monotonic() + 10
-        while _programs(folder):
+        while command_lines_with(folder):
             assert time.monotonic() < end
             time.sleep(0.1)

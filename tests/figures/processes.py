@@ -38,6 +38,16 @@ def own_cpu_s_of(name: str) -> dict[tuple[int, int], float]:
     return found
 
 
+def command_lines_with(text: str) -> list[str]:
+    """The command lines in which ``text`` stands, with zero bytes between their words."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if text in (words := path.read_bytes().decode(errors="replace")):
+                found.append(words)
+    return found
+
+
 def machine_cpu_s() -> float:
     """CPU seconds of all that runs on this machine, whatever namespace it is in."""
     user, nice, system, _idle, _iowait, irq, softirq = (

@@ -9,13 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.figures.processes import command_lines_with
 from tests.hosts.namespaces import ADDRESS, COORDINATOR, Farm, ask_to_end, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,12 +71,10 @@ def night(farm: Farm, name: str, *, deadline_s: float, **values: Any) -> Result:
 def left_behind(temporary: Path) -> list[str]:
     """Files of a night that has ended, but boards' locks, and processes that name their folder."""
     locks = f"panic-farm-{os.getuid()}"
-    with_it = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if str(temporary) in (words := path.read_bytes().decode(errors="replace")):
-                with_it.append(words)
-    return [*(one.name for one in temporary.iterdir() if one.name != locks), *with_it]
+    return [
+        *(one.name for one in temporary.iterdir() if one.name != locks),
+        *command_lines_with(str(temporary)),
+    ]
 
 
 def check(farm: Farm, result: Result, cells: int) -> None:
