@@ -318,7 +318,9 @@ def test_qdl_makes_an_empty_disk_bootable_by_a_whole_set(
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
     console.port.write(b"\n")
     console.expect(b"root@virtual:~# ")
-    assert "made.version=2" in console.command("cat /proc/cmdline")
+    # There may be a prompt more: that of the start, beside that of the line's end above.
+    console.port.write(b"cat /proc/cmdline\n")
+    console.expect(b"made.version=2")
 
 
 READER = """
