@@ -66,6 +66,19 @@ class Console:
         del self.seen[: at + len(wanted)]
         return found
 
+    def reach_prompt(self) -> None:
+        """Wait until the shell waits for a command.
+
+        One that starts just now shows a prompt by itself, and one for the end of the line: what
+        is said behind both tells them from the answer to a command.
+        """
+        # Before it listens, the serial port keeps a few characters only.
+        self.port.write(b"\n")
+        self.expect(PROMPT)
+        self.port.write(b"echo 'here ''I am'\n")
+        self.expect(b"here I am")
+        self.expect(PROMPT)
+
     def command(self, line: str) -> str:
         """What a shell command prints."""
         self.port.write(line.encode() + b"\n")

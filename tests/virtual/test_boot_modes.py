@@ -79,8 +79,7 @@ def test_fastboot_lists_asks_flashes_and_boots(make_board: MakeBoard, tmp_path: 
     fastboot(board, "reboot")
     wait_condition(board, "running")
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
+    console.reach_prompt()
     assert "slot_suffix=_b" in console.command("cat /proc/cmdline")
 
 
@@ -106,8 +105,7 @@ def test_a_slot_that_holds_nothing_is_given_up_for_the_other(make_board: MakeBoa
     fastboot(board, "reboot")
     wait_condition(board, "running")
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
+    console.reach_prompt()
     assert "slot_suffix=_a" in console.command("cat /proc/cmdline")
 
 
@@ -129,8 +127,7 @@ def test_a_kernel_is_booted_without_flashing_it(make_board: MakeBoard, tmp_path:
     fastboot(board, "boot", str(tmp_path / "b"))
     wait_condition(board, "running")
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
+    console.reach_prompt()
     assert "made.by=mkbootimg" in console.command("cat /proc/cmdline")
 
 
@@ -316,11 +313,8 @@ def test_qdl_makes_an_empty_disk_bootable_by_a_whole_set(
         assert now[at * 4096 :][: len(data)] == data
     wait_condition(board, "running")
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
-    # There may be a prompt more: that of the start, beside that of the line's end above.
-    console.port.write(b"cat /proc/cmdline\n")
-    console.expect(b"made.version=2")
+    console.reach_prompt()
+    assert "made.version=2" in console.command("cat /proc/cmdline")
 
 
 READER = """
@@ -350,8 +344,7 @@ def crashed(make_board: MakeBoard, name: str, *options: str) -> TestBoard:
     board = make_board(name, *options)
     assert board.run("up", "--on", *options).returncode == 0
     console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
+    console.reach_prompt()
     console.command("devmem 0x5fdff010 32 0x10")
     console.port.write(b"echo c > /proc/sysrq-trigger\n")
     wait_condition(board, "crash")

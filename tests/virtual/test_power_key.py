@@ -26,8 +26,7 @@ def press(board: TestBoard, how: str) -> None:
 
 def at_shell(board: TestBoard) -> Console:
     console = board.console()
-    console.port.write(b"\n")
-    console.expect(b"root@virtual:~# ")
+    console.reach_prompt()
     return console
 
 
