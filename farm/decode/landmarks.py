@@ -80,7 +80,6 @@ _Words = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmarks:
     """Look through all of the dump; `progress` gets bytes done and bytes in all."""
     found = Landmarks()
-    done = 0
     # Other sources unpack, which Python does in one thread at a time.
     alike = all(isinstance(one.source, FileSource) for one in memory.segments)
     with ThreadPoolExecutor(_MAX_THREADS if alike else 1) as pool:
@@ -96,8 +95,8 @@ def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmark
                 if one.name != "entries":
                     del places[_MAX_PLACES:]
             if progress is not None:
-                done = sum(one.size_bytes for one in memory.segments[:number]) + end
-                progress(done, memory.size_bytes)
+                before = sum(one.size_bytes for one in memory.segments[:number])
+                progress(before + end, memory.size_bytes)
     return found
 
 

@@ -3,9 +3,9 @@
 ``working_s`` are the CPU seconds of the controller's own process from the first cycle's begin to
 the night's end in the journal; ``controller_s`` those in all, start and report included;
 ``all_s`` those and of every process below it on this host: workers, ssh, agents. No QEMU is among
-them, which runs on the boards' hosts: ``qemu_s`` are its CPU
-seconds on all of them, ``busy_s`` those of all that runs on this machine, ``cycles_s`` the seconds
-of the clock, each from the first cycle's begin to the end.
+them, which runs on the boards' hosts: ``qemu_s`` are its CPU seconds on all of them, ``busy_s``
+those of all that runs on this machine, ``cycles_s`` the seconds of the clock, each from the first
+cycle's begin to the end.
 """
 
 from __future__ import annotations
