@@ -18,6 +18,8 @@ from tests.e2e.conftest import Board, Outcome
 
 pytestmark = pytest.mark.virtual
 
+# Arming, reading back and removing cost 0.80 to 0.86 of a boot in the best of fifteen cycles.
+MOST_BOOTS_ADDED = 1.2
 NO_WRITE = "echo 0 > /sys/module/panicdump/parameters/enabled"
 
 
@@ -60,8 +62,17 @@ def run_beside_others(board: Board, *arguments: str) -> tuple[Outcome, float]:
     return outcome, max(0.0, others_s / elapsed_s)
 
 
-def least_wall_to_board(outcome: Outcome) -> float:
-    return min(float(cycle["wall_s"] / cycle["board_s"]) for cycle in outcome.cycles)
+def least_boots_added(outcome: Outcome) -> float:
+    """What the farm adds to the board's own time, in boots of the board, in its best cycle.
+
+    A boot is work of the same emulated processor, so that the figure is the same on a slow computer
+    and a fast one. Wall to board's own time is not: a second of the board's is the kernel's wait
+    after the panic, on any computer.
+    """
+    return min(
+        float((cycle["wall_s"] - cycle["board_s"]) / cycle["input"]["panic"]["reset_to_shell_s"])
+        for cycle in outcome.cycles
+    )
 
 
 def test_three_ways_to_panic_five_times_each(board: Board) -> None:
@@ -73,11 +84,11 @@ def test_three_ways_to_panic_five_times_each(board: Board) -> None:
     # disturbed least is held against the limit, with what others took of the computer added, and
     # once more if that was not steady; run.json has the figures of the whole run.
     for _ in range(3):
-        if least_wall_to_board(outcome) <= 1.3 * (1 + others):
+        if least_boots_added(outcome) <= MOST_BOOTS_ADDED * (1 + others):
             break
         outcome, others = run_beside_others(board, "--scenario", "lkdtm-bug", "--repeat", "5")
         assert outcome.code == 0, outcome.stderr
-    assert least_wall_to_board(outcome) <= 1.3 * (1 + others)
+    assert least_boots_added(outcome) <= MOST_BOOTS_ADDED * (1 + others)
     assert outcome.run["wall_to_board"] == pytest.approx(
         outcome.run["wall_s"] / outcome.run["board_s"], abs=0.001
     )
