@@ -16,7 +16,7 @@ from labgrid.util.ssh import sshmanager
 from farm.bench.hosts import command_on, leave_hosts
 from tests.bench.ssh_host import ssh_host
 from tests.figures.processes import command_lines_with, descendants
-from tests.hosts.labgrid_processes import wait_until
+from tests.waiting import wait_until
 
 # labgrid's own way takes a minute with a host that is gone.
 END_DEADLINE_S = 10.0

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 20.0
@@ -24,14 +26,6 @@ _SHIFTED = (
     "import sys, time; real = time.time; time.time = lambda: real() + {shift_s}; "
     "from labgrid.remote.{module} import main; main()"
 )
-
-
-def wait_until(true: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    end = time.monotonic() + deadline_s
-    while not (found := true()):
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-    return found
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from getpass import getuser
@@ -31,6 +31,7 @@ from typing import Self
 import usb
 
 from tests.bench.ssh_host import PASSWD, ROOT, SSHD, make_key, write_script
+from tests.waiting import wait_until
 
 COORDINATOR = "coordinator"
 ADDRESS = "127.0.0.1:20408"
@@ -42,14 +43,6 @@ _DEADLINE_S = 60.0
 _SSH_OPTIONS = (
     "  LogLevel ERROR\n  ConnectTimeout 10\n  ServerAliveInterval 5\n  ServerAliveCountMax 2\n"
 )
-
-
-def wait_until(true: Callable[[], bool], what: str, deadline_s: float = _DEADLINE_S) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + deadline_s
-    while not true():
-        assert time.monotonic() < end, f"{what} did not happen within {deadline_s:g} s"
-        time.sleep(0.1)
 
 
 def _init_of(process: subprocess.Popen[bytes]) -> int:

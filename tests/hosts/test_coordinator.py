@@ -18,7 +18,8 @@ from labgrid.util.ssh import sshmanager
 from farm.errors import BenchError, DeadlineError
 from farm.hosts.coordinator import Coordinator, Hold, Kept
 from tests.bench.ssh_host import ssh_host
-from tests.hosts.labgrid_processes import DEADLINE_S, Lab, free_port, lab, wait_until
+from tests.hosts.labgrid_processes import DEADLINE_S, Lab, free_port, lab
+from tests.waiting import wait_until
 
 SERIAL = {"NetworkSerialPort": {"host": "127.0.0.1", "port": 4001, "speed": 115200}}
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.namespaces import Farm, Host, ask_to_end, wait_until
+from tests.hosts.namespaces import Farm, Host, ask_to_end
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.virtual
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.namespaces import Farm, Host, wait_until
+from tests.hosts.namespaces import Farm, Host
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.virtual
 

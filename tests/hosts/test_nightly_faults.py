@@ -24,8 +24,9 @@ import pytest
 
 from farm.errors import BenchError
 from farm.hosts.coordinator import Coordinator
-from tests.hosts.labgrid_processes import Lab, lab, wait_until
+from tests.hosts.labgrid_processes import Lab, lab
 from tests.hosts.replayed_boards import ReplayedBoard
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("PANIC_FARM_FAULT_SEED", "1"))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.figures.processes import command_lines_with
-from tests.hosts.namespaces import ADDRESS, COORDINATOR, Farm, ask_to_end, wait_until
+from tests.hosts.namespaces import ADDRESS, COORDINATOR, Farm, ask_to_end
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from farm.errors import BenchError
 from farm.nightly.pulse import PULSE_NAME
 from farm.top.serve import serving
 from tests.figures.replay import ENVIRONMENT
+from tests.waiting import wait_until
 
 from .nights import stored
 
@@ -35,13 +35,6 @@ def farm_top(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def told(*arguments: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(farm_top(*arguments, "--json").stdout)
     return found
-
-
-def wait_until(what: Callable[[], bool], why: str, deadline_s: float = 60.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not what():
-        assert time.monotonic() < end, why
-        time.sleep(0.1)
 
 
 @pytest.fixture
