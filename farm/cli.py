@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -15,6 +16,10 @@ from farm import __version__
 from farm.errors import FarmError
 
 EXIT_INTERRUPTED = 130
+
+# numpy's OpenBLAS starts a thread per processor as soon as it is imported, which takes a third of
+# that import, and nothing here multiplies matrices.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A command's module is imported when the command is used: `farm --help` and a cached
 # `farm build` must not pay for labgrid and numpy.
