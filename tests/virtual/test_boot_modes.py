@@ -16,7 +16,7 @@ import pytest
 from farm.virtual.bootimage import factory_image
 from farm.virtual.layout import BoardDir
 from farm.virtual.options import default_image_dir
-from tests.virtual.bench import Console, MakeBoard, TestBoard, farm_virtual_command
+from tests.virtual.bench import MakeBoard, TestBoard, farm_virtual_command
 
 pytestmark = pytest.mark.virtual
 
@@ -78,7 +78,7 @@ def test_fastboot_lists_asks_flashes_and_boots(make_board: MakeBoard, tmp_path: 
     assert "current-slot: b" in fastboot(board, "getvar", "current-slot")
     fastboot(board, "reboot")
     wait_condition(board, "running")
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     console.reach_prompt()
     assert "slot_suffix=_b" in console.command("cat /proc/cmdline")
 
@@ -104,7 +104,7 @@ def test_a_slot_that_holds_nothing_is_given_up_for_the_other(make_board: MakeBoa
     fastboot(board, "set_active", "b")
     fastboot(board, "reboot")
     wait_condition(board, "running")
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     console.reach_prompt()
     assert "slot_suffix=_a" in console.command("cat /proc/cmdline")
 
@@ -126,7 +126,7 @@ def test_a_kernel_is_booted_without_flashing_it(make_board: MakeBoard, tmp_path:
     assert made.returncode == 0, made.stderr
     fastboot(board, "boot", str(tmp_path / "b"))
     wait_condition(board, "running")
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     console.reach_prompt()
     assert "made.by=mkbootimg" in console.command("cat /proc/cmdline")
 
@@ -175,7 +175,7 @@ def test_images_of_every_version_are_flashed_and_boot(
 ) -> None:
     board = held(make_board, "versions", "fastboot")
     fastboot(board, "erase", "boot_a")
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     for version in (0, 1, 2, 3, 4):
         fastboot(board, "flash", "boot_a", str(made_image(tmp_path, version)))
         fastboot(board, "set_active", "a")
@@ -312,7 +312,7 @@ def test_qdl_makes_an_empty_disk_bootable_by_a_whole_set(
         data = parts[name][3]
         assert now[at * 4096 :][: len(data)] == data
     wait_condition(board, "running")
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     console.reach_prompt()
     assert "made.version=2" in console.command("cat /proc/cmdline")
 
@@ -343,7 +343,7 @@ with usb.open_device(serial=serial, modes=frozenset({Mode.CRASH}), step="test") 
 def crashed(make_board: MakeBoard, name: str, *options: str) -> TestBoard:
     board = make_board(name, *options)
     assert board.run("up", "--on", *options).returncode == 0
-    console = Console(f"rfc2217://localhost:{board.status()['serial_port']}")
+    console = board.console()
     console.reach_prompt()
     console.command("devmem 0x5fdff010 32 0x10")
     console.port.write(b"echo c > /proc/sysrq-trigger\n")
