@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from farm.bench.console import RecordedConsole
 from farm.bench.kept_log import kept_log
-from farm.bench.manifest import LKDTM, after_panic
+from farm.bench.manifest import LKDTM, MOUNT_DEBUGFS, STATE_SCRIPT, after_panic, boot_id_of
 from farm.bench.options import Deadlines
 from farm.bench.pstorefs import Listing
 from farm.bench.recording import printable
@@ -96,11 +96,14 @@ def inject(
     console: RecordedConsole,
     shell: BoardShell | None,
     reboot: str = "reboot",
+    armed_boot: str | None = None,
 ) -> Injection:
     """Pull the trigger of ``scenario``; returns at once after it.
 
     With a ``shell``, the kernel's messages are made visible and a mark is left in pmsg first;
-    only a serial BREAK can do without. Raises BenchError, UsageError.
+    only a serial BREAK can do without. ``armed_boot`` is the boot id of the manifest: what another
+    boot would leave could not be told from what the kernel did wrong. Raises BenchError,
+    UsageError; BenchError(part="board") when the board has booted since it was armed.
     """
     mark = log_mark = None
     if shell is not None:
@@ -108,13 +111,21 @@ def inject(
         # Level 8 shows everything: the reason of an oops is printed before the kernel
         # raises the level by itself.
         said = shell.run_script(
+            f"{MOUNT_DEBUGFS if armed_boot else ''}"
             f"[ -c /dev/pmsg0 ] && echo {mark} > /dev/pmsg0 && echo planted\n"
             f"[ -c /dev/kmsg ] && echo {mark} > /dev/kmsg\n"
-            "echo 8 > /proc/sys/kernel/printk",
+            "echo 8 > /proc/sys/kernel/printk\n"
+            f"{STATE_SCRIPT if armed_boot else ''}",
             _PLANT_DEADLINE_S,
             what="preparing the panic",
         )
         shell.fresh_boot()
+        if armed_boot is not None and boot_id_of(said) != armed_boot:
+            raise BenchError(
+                "the board was reset, or lost its power, after it had been armed",
+                part="board",
+                next_step="Check its power; console.log shows when it booted.",
+            )
         log_mark = mark
         if "planted" not in said:
             mark = None

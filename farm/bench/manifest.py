@@ -60,9 +60,11 @@ _SCRIPTS = {
     "cmdline": "read -r x < /proc/cmdline && printf '%s\\n' \"$x\"",
     "pstore": f"(\n{LIST_SCRIPT}\n)",
 }
+# The table's first two lines, of which one says the boot.
+STATE_SCRIPT = f'{{ read -r x; echo "$x"; read -r x; echo "$x"; }} < {TABLE}'
 _AFTER_PANIC = {
     "identity": _SCRIPTS["identity"],
-    "state": f'{{ read -r x; echo "$x"; read -r x; echo "$x"; }} < {TABLE}',
+    "state": STATE_SCRIPT,
     "pstore": _SCRIPTS["pstore"],
     # What user space of the boot before wrote to /dev/pmsg0.
     "pmsg": "tail -c 256 /sys/fs/pstore/pmsg-*",
@@ -263,10 +265,15 @@ class AfterPanic:
     pmsg: str
 
 
+def boot_id_of(state: str) -> str | None:
+    """The boot that ``STATE_SCRIPT`` told of; None without panicdump."""
+    found = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", state, re.MULTILINE)
+    return found[1].lower() if found else None
+
+
 def after_panic(shell: BoardShell, deadline_s: float = 20.0) -> AfterPanic:
     """Ask the new boot, in one round trip; raises BenchError."""
     found = _sections(shell, _AFTER_PANIC, deadline_s, "reading the identity after the panic")
     release, build_id = parse_identity(found["identity"])
-    boot = re.search(r"^state boot_id=([0-9a-fA-F-]{36}) ", found["state"], re.MULTILINE)
     listing = parse_listing(found["pstore"])
-    return AfterPanic(boot[1] if boot else None, release, build_id, listing, found["pmsg"])
+    return AfterPanic(boot_id_of(found["state"]), release, build_id, listing, found["pmsg"])

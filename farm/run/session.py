@@ -193,7 +193,9 @@ def panic_cycle(
             )
     with stage("panic", scenario.name):
         reboot = bench.strategy.reboot.format("").strip()
-        injection = inject(scenario, bench.console, shell, reboot)
+        injection = inject(
+            scenario, bench.console, shell, reboot, armed_boot=evidence.manifest.boot_id
+        )
         if scenario.table:
             panic = watch_bite(injection, scenario)
         else:

@@ -26,6 +26,20 @@ def disturbed(make_board: Callable[..., Board]) -> Board:
     return board
 
 
+# Once: what is written to pmsg is what the boot after finds in pstore.
+REBOOT_ONCE = (
+    "mount -t pstore pstore /sys/fs/pstore 2>/dev/null; "
+    "grep -qs once-more /sys/fs/pstore/pmsg-* || "
+    "{ echo once-more > /dev/pmsg0; reboot -f; sleep 60; }"
+)
+
+
+def test_a_board_that_boots_between_arming_and_panic_is_the_bench_s_fault(disturbed: Board) -> None:
+    outcome = disturbed.run("--scenario", "sysrq-c", "--before-panic", REBOOT_ONCE)
+    assert outcome.code == 3, outcome.stderr
+    assert "after it had been armed" in outcome.cycles[0]["result"]["why"]
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
 def test_a_disturbed_run_never_blames_the_kernel(disturbed: Board, seed: int) -> None:
     result = disturbed_run(disturbed, seed)
