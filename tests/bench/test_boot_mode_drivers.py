@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -28,6 +27,8 @@ from farm.virtual.devicetree import RAM_BASE_PADDR
 from farm.virtual.events import read_events
 from farm.virtual.layout import BoardDir
 from tests.bench.virtual_board import environment
+from tests.figures.processes import has_ended
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.virtual
 
@@ -320,14 +321,7 @@ def test_a_tool_ends_with_the_agent(bench: Bench) -> None:
             good=lambda _: True,
             progress=interrupt,
         )
-    end = time.monotonic() + 5
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < end:
-            os.kill(pid, 0)
-            if "Z" in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]:
-                return
-            time.sleep(0.05)
-        pytest.fail("it outlives the agent")
+    wait_until(lambda: has_ended(pid), "it ends with the agent", 5.0)
 
 
 def test_a_file_that_cannot_be_written_is_the_disks_fault(bench: Bench) -> None:

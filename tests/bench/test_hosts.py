@@ -15,7 +15,7 @@ from labgrid.util.ssh import sshmanager
 
 from farm.bench.hosts import command_on, leave_hosts
 from tests.bench.ssh_host import ssh_host
-from tests.figures.processes import command_lines_with, descendants
+from tests.figures.processes import command_lines_with, descendants, name_of
 from tests.waiting import wait_until
 
 # labgrid's own way takes a minute with a host that is gone.
@@ -30,10 +30,6 @@ def _work(host: str, said: Connection, go_on: Connection) -> None:
     leave_hosts()
 
 
-def _is_sshd(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
-
-
 @pytest.mark.virtual
 @pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 def test_a_process_that_leaves_keeps_no_connection(tmp_path: Path, gone: bool) -> None:
@@ -41,16 +37,21 @@ def test_a_process_that_leaves_keeps_no_connection(tmp_path: Path, gone: bool) -
         said, say = multiprocessing.Pipe(duplex=False)
         go_on, may_go_on = multiprocessing.Pipe(duplex=False)
         arguments = (host.name, say, go_on)
-        process = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
+        # A daemon: one that waits when its test has failed must not keep pytest from its end.
+        process = multiprocessing.get_context("fork").Process(
+            target=_work, args=arguments, daemon=True
+        )
         process.start()
         told, folder = said.recv()
         assert told == b"there\n"
         assert Path(folder).is_dir()
         assert command_lines_with(folder)
-        sshds = [one for one in descendants(os.getpid()) if _is_sshd(one)] if gone else []
-        for pid in sshds:
-            os.kill(pid, signal.SIGSTOP)
+        sshds = [
+            pid for pid in descendants(os.getpid()) if gone and name_of(pid).startswith("sshd")
+        ]
         try:
+            for pid in sshds:
+                os.kill(pid, signal.SIGSTOP)
             began = time.monotonic()
             may_go_on.send("leave")
             process.join(3 * END_DEADLINE_S)

@@ -235,7 +235,7 @@ def chatter(board: Any, lines: int, period_s: float) -> threading.Thread:
             time.sleep(period_s)
         board.say(b"here at last\n")
 
-    thread = threading.Thread(target=talk)
+    thread = threading.Thread(target=talk, daemon=True)
     thread.start()
     return thread
 

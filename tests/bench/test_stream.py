@@ -36,7 +36,7 @@ def test_a_match_may_arrive_in_single_bytes() -> None:
         for one in b"xx prompt# ":
             stream.feed(bytes([one]))
 
-    got = threading.Thread(target=feed)
+    got = threading.Thread(target=feed, daemon=True)
     got.start()
     assert stream.wait_for("prompt# ", 5, "the prompt").before == b"xx "
     got.join()
@@ -97,7 +97,7 @@ def test_searching_is_linear_in_the_bytes_received() -> None:
             stream.feed(b"END")
             done.set()
 
-        threading.Thread(target=feed).start()
+        threading.Thread(target=feed, daemon=True).start()
         began = time.monotonic()
         stream.wait_for([r"END", r"other [0-9]+"], 120, "the end")
         return time.monotonic() - began

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,8 @@ from farm.doctor.bench import check_fastboot_serial, check_files, check_serial, 
 from farm.doctor.board import Wanted, board_answers
 from farm.doctor.host import Host, check_disk, check_modem_manager, check_tools, check_udev
 from farm.model import Policy
+from tests.figures.processes import name_of
+from tests.waiting import wait_until
 
 OPTIONS = BenchOptions(
     board="b", prompt="#", features=frozenset({"sysrq", "break", "fastboot", "firehose", "lkdtm"})
@@ -161,10 +162,7 @@ def test_a_real_process_of_that_name_is_found(tmp_path: Path) -> None:
     process = subprocess.Popen([program, "60"])
     try:
         # Popen returns when exec has closed its pipe, which it does before it gives the name.
-        for _ in range(500):
-            if Path(f"/proc/{process.pid}/comm").read_text().strip() == program.name:
-                break
-            time.sleep(0.01)
+        wait_until(lambda: name_of(process.pid) == program.name, "its name")
         assert check_modem_manager(Host(), emulated=False).state is State.WRONG
         assert check_modem_manager(Host(), emulated=True).state is State.WARNING
     finally:

@@ -238,7 +238,7 @@ def disturbed_run(board: Board, seed: int) -> Result:
                 planted.act(board)
 
         running.wait_for(planted.after)
-        disturber = threading.Thread(target=disturb)
+        disturber = threading.Thread(target=disturb, daemon=True)
         disturber.start()
     try:
         outcome = running.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import subprocess
@@ -15,6 +14,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from tests.e2e.conftest import Board, Outcome
+from tests.figures.processes import cpu_s, descendants
 
 pytestmark = pytest.mark.virtual
 
@@ -42,15 +42,10 @@ def cpu_s_of_all() -> float:
 
 def cpu_s_of(board: Board) -> float:
     """Seconds of the board's process, of its QEMUs, and of this process and its children."""
-    ticks = 0
     pid = board.status()[1]["pid"]
-    running = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for process in (str(pid), *running):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
+    theirs = sum(cpu_s(one) for one in (pid, *descendants(pid)))
     own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return ticks / os.sysconf("SC_CLK_TCK") + sum(u.ru_utime + u.ru_stime for u in own)
+    return theirs + sum(u.ru_utime + u.ru_stime for u in own)
 
 
 def run_beside_others(board: Board, *arguments: str) -> tuple[Outcome, float]:

@@ -17,6 +17,20 @@ def _fields(pid: int) -> list[str]:
         return ["0"] * 20
 
 
+def name_of(pid: int) -> str:
+    """The name of a process; empty when it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits for nothing but being waited for."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
 def own_cpu_s(pid: int) -> float:
     """CPU seconds of a process itself; 0 when it is gone."""
     return sum(int(one) for one in _fields(pid)[11:13]) * _TICK_S

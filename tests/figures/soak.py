@@ -32,6 +32,7 @@ from farm.run.progress import RunProgress
 from farm.run.session import Session, termination_as_interrupt
 from farm.scenarios import CATALOGUE, Scenario
 from farm.virtual.layout import state_root
+from tests.figures.processes import descendants
 
 RUN_CYCLES = 25
 SETTLE_S = 15.0
@@ -53,19 +54,6 @@ def _proc(pid: int | str) -> dict[str, int]:
     }
 
 
-def _descendants(of: int) -> list[int]:
-    found, todo = [], [of]
-    while todo:
-        pid = todo.pop()
-        try:
-            words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except OSError:
-            continue
-        found += [int(word) for word in words]
-        todo += [int(word) for word in words]
-    return found
-
-
 def _disk_kib(folder: Path) -> int:
     if not folder.is_dir():
         return 0
@@ -75,12 +63,12 @@ def _disk_kib(folder: Path) -> int:
 def sample_controller() -> dict[str, int]:
     """What this process holds, with no bench open; a board that goes down is waited for."""
     end = time.monotonic() + SETTLE_S
-    while _descendants(os.getpid()) and time.monotonic() < end:
+    while descendants(os.getpid()) and time.monotonic() < end:
         time.sleep(0.2)
     gc.collect()
     return {
         **_proc("self"),
-        "children": len(_descendants(os.getpid())),
+        "children": len(descendants(os.getpid())),
         "state_kib": _disk_kib(state_root()),
     }
 
@@ -90,7 +78,7 @@ def sample_board(board: str) -> dict[str, int]:
     state = state_root() / board / "state.json"
     try:
         pid = json.loads(state.read_text())["pid"]
-        return {**_proc(pid), "children": len(_descendants(pid))}
+        return {**_proc(pid), "children": len(descendants(pid))}
     except (OSError, ValueError, KeyError):
         return {}
 

@@ -116,11 +116,15 @@ def workers_of(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdecimal() and (entry / "fd" / "2").readlink().is_relative_to(folder):
+            if (
+                entry.name.isdecimal()
+                and (entry / "fd" / "2").readlink().is_relative_to(folder)
+                and "forkserver" in (entry / "cmdline").read_text()
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue
-    return [pid for pid in found if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return found
 
 
 def test_pages_are_kept_and_one_of_them_does_not_load_itself_again(tmp_path: Path) -> None:

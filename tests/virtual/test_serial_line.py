@@ -39,7 +39,7 @@ class Bench:
             while rest:
                 rest = rest[os.write(self.uart_out, rest) :]
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         return thread
 
