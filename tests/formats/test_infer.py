@@ -112,6 +112,15 @@ def test_lost_headers_are_no_obstacle_and_their_payload_is_recovered() -> None:
     assert [frame.data for frame in panicdump.frames] == [b"x" * 100]
 
 
+@pytest.mark.parametrize("word", [0x4312_3456, SIGNATURE ^ 0x1D0C5A, SIGNATURE ^ 0x06300A])
+def test_parity_that_looks_nearly_like_a_trace_is_none(word: int) -> None:
+    """The last word of a parity, with nothing behind it, where a zone of 1 KiB may begin."""
+    sizes = sizes_of(2048, record=4096, console=65536, pmsg=16384, ecc=32)
+    data = bytearray(region(sizes))
+    data[-2000:-1000] = word.to_bytes(4, "little") + bytes(996)
+    assert infer_sizes(bytes(data)).sizes == sizes
+
+
 def test_a_trace_tells_the_kernel_s_version() -> None:
     sizes = sizes_of(512, record=32768, ftrace=131072, zones=2)
     assert decode_region(region(sizes), sizes).linux_version == (6, 12, 90)
