@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["ENDING", "handled"]
+__all__ = ["ENDING", "handled", "termination_as_interrupt"]
 
 # Ctrl-C, a service manager, a terminal that is gone.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,3 +26,17 @@ def handled(
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that a service manager gets a safe board too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handled((signal.SIGTERM, signal.SIGHUP), interrupt):
+        yield

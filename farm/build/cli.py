@@ -9,6 +9,7 @@ import typer
 from farm.build import cache, pipeline
 from farm.build.kernel import default_jobs
 from farm.build.progress import BuildProgress
+from farm.signals import termination_as_interrupt
 
 
 def build(
@@ -54,7 +55,7 @@ def build(
         cache=cache.root(),
         variant=variant,
     )
-    with BuildProgress() as progress:
+    with termination_as_interrupt(), BuildProgress() as progress:
         product = pipeline.build(request, progress)
     if as_json:
         print(product.as_json())

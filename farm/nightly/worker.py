@@ -25,8 +25,9 @@ from farm.nightly.benches import ensure_up, let_go
 from farm.nightly.messages import Began, Ended, Failed, Note, Order, Report, Task, Work
 from farm.run.flash import BootImage
 from farm.run.progress import RunProgress
-from farm.run.session import Session, signals_held, termination_as_interrupt
+from farm.run.session import Session, signals_held
 from farm.scenarios import scenario_named
+from farm.signals import termination_as_interrupt
 
 __all__ = ["Reports", "board_lock", "main"]
 

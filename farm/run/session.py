@@ -52,7 +52,7 @@ from farm.run.ledger import Ledger
 from farm.run.progress import RunProgress
 from farm.run.store import RunFolder, new_run_id, timestamp
 from farm.scenarios import Before, ResetPath, Scenario, Trigger
-from farm.signals import ENDING, handled
+from farm.signals import ENDING, handled, termination_as_interrupt
 
 CAPTURE_FOLDER = "captures/pstorefs"
 OLD_FOLDER = "old-records"
@@ -538,20 +538,6 @@ def fault_of(error: FarmError, stage: str) -> BenchFault:
         next_step=error.next_step,
         silent=isinstance(error, DeadlineError) and error.silent,
     )
-
-
-@contextmanager
-def termination_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C, so that a service manager gets a safe board too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with handled((signal.SIGTERM, signal.SIGHUP), interrupt):
-        yield
 
 
 @contextmanager

@@ -29,8 +29,9 @@ import numpy as np
 
 from farm.model import Cycle, Policy, Verdict
 from farm.run.progress import RunProgress
-from farm.run.session import Session, termination_as_interrupt
+from farm.run.session import Session
 from farm.scenarios import CATALOGUE, Scenario
+from farm.signals import termination_as_interrupt
 from farm.virtual.layout import state_root
 from tests.figures.processes import descendants
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from farm.run.session import signals_held, termination_as_interrupt
+from farm.run.session import signals_held
+from farm.signals import termination_as_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,11 +1,15 @@
 """The steps that compile: the base source, every patch, the whole series, and the series left out.
 
 All builds tell more warnings than usual (W=1), and what the base source has of them is no fault.
+The base source is built for arm64 alone. On x86_64 nothing is left of the series but code that is
+the same on both, so that what counts there is what is said of files that the series touches.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +18,23 @@ from farm.build.check import complaints, sizes
 from farm.build.check.complaints import Complaint
 from farm.build.check.ledger import Ledger, Outcome, Step
 from farm.build.check.workshop import MODULES, OFF, Workshop
-from farm.build.kernel import ARM64, Architecture
+from farm.build.kernel import ARM64, Architecture, KernelBuild
 from farm.errors import BuildError
 
 _TARGETS = ("vmlinux", "modules")
 _UNFINISHED = "panic-farm-unfinished"
+_FRAGMENT = "check.config"
 
 
-def base_build(work: Workshop, architecture: Architecture) -> Step:
-    """The base source: what it warns of, and how large it is."""
+def base_build(work: Workshop) -> Step:
+    """The base source on arm64: what it warns of, and how large it is."""
 
     def act(log: Path) -> Outcome:
         # Every file has to be compiled, or what it warns of would be laid at the series' door.
         # What an earlier run has compiled ccache gives back, with its warnings.
-        shutil.rmtree(work.out(architecture.name), ignore_errors=True)
-        found = _compile(work, architecture, MODULES, 0, log, whole=False)
-        out = work.out(architecture.name)
+        out = work.out(ARM64.name)
+        shutil.rmtree(out, ignore_errors=True)
+        found = compile_kernel(work, ARM64, MODULES, 0, log, whole=False)
         data = {
             "complaints": _plain(found),
             "sizes": sizes.read(out),
@@ -37,24 +42,18 @@ def base_build(work: Workshop, architecture: Architecture) -> Step:
         }
         return Outcome(f"{len(data['sizes']) - 1} objects", data=data)
 
-    return Step(work.base, "base", f"build {architecture.name}", _base_key(work, architecture), act)
+    return Step(work.base, "base", f"build {ARM64.name}", _base_key(work), act)
 
 
-def base_sparse(work: Workshop, architecture: Architecture) -> Step:
+def base_sparse(work: Workshop) -> Step:
     """What sparse says of the files that the series will touch."""
 
     def act(log: Path) -> Outcome:
         work.go_to(0)
-        found, checked = _sparse(work, architecture, log)
+        found, checked = _sparse(work, ARM64, log)
         return Outcome(f"{checked} files", data={"complaints": _plain(found)})
 
-    return Step(
-        work.base,
-        "base",
-        f"sparse {architecture.name}",
-        _base_sparse_key(work, architecture),
-        act,
-    )
+    return Step(work.base, "base", f"sparse {ARM64.name}", _base_sparse_key(work), act)
 
 
 def each_patch(work: Workshop, ledger: Ledger) -> list[Step]:
@@ -62,8 +61,8 @@ def each_patch(work: Workshop, ledger: Ledger) -> list[Step]:
 
     def step(count: int) -> Step:
         def act(log: Path) -> Outcome:
-            found = _compile(work, ARM64, MODULES, count, log, whole=count == work.whole)
-            return _judged(found, _known(ledger, _base_key(work, ARM64)), "")
+            found = compile_kernel(work, ARM64, MODULES, count, log, whole=count == work.whole)
+            return _judged(found, _known(ledger, _base_key(work)), "")
 
         name = work.patches[count - 1].name
         return Step(work.base, "builds", name, work.build_key("patch", ARM64, MODULES, count), act)
@@ -75,8 +74,10 @@ def whole(work: Workshop, ledger: Ledger, architecture: Architecture, mode: str)
     """The whole series, with all options that the configuration asks for."""
 
     def act(log: Path) -> Outcome:
-        found = _compile(work, architecture, mode, work.whole, log, whole=True)
-        return _judged(found, _known(ledger, _base_key(work, architecture)), "")
+        found = compile_kernel(work, architecture, mode, work.whole, log, whole=True)
+        if architecture is not ARM64:
+            found = _of_the_series(work, found)
+        return _judged(found, _known(ledger, _base_key(work)), "")
 
     key = work.build_key("whole", architecture, mode)
     return Step(work.base, "whole", f"{architecture.name} ={mode}", key, act)
@@ -86,28 +87,28 @@ def sparse(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
     """sparse over every file that the series touches."""
 
     def act(log: Path) -> Outcome:
-        _compile(work, architecture, MODULES, work.whole, log, whole=True)
+        compile_kernel(work, architecture, MODULES, work.whole, log, whole=True)
         found, checked = _sparse(work, architecture, log)
-        before = _known(ledger, _base_sparse_key(work, architecture))
+        before = _known(ledger, _base_sparse_key(work))
         return _judged(found, before, f"{checked} files")
 
     key = work.build_key("sparse", architecture, MODULES) + _sparse_version()
     return Step(work.base, "sparse", architecture.name, key, act)
 
 
-def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
-    """The series with its options off: no warning, and no object that grows.
+def off(work: Workshop, ledger: Ledger) -> Step:
+    """The series with its options off, on arm64: no warning, and no object that grows.
 
     The rule: the configurations differ in nothing but options that the base does not have, and
     no loaded section of any object, nor of vmlinux but for kallsyms, is larger than before.
     """
 
     def act(log: Path) -> Outcome:
-        before = _known(ledger, _base_key(work, architecture))
-        out = work.out(architecture.name)
+        before = _known(ledger, _base_key(work))
+        out = work.out(ARM64.name)
         # The test devices have been built as a module here, with the options on.
         sizes.forget_others(out, before["sizes"])
-        found = _compile(work, architecture, OFF, work.whole, log, whole=True)
+        found = compile_kernel(work, ARM64, OFF, work.whole, log, whole=True)
         faults = list(_judged(found, before, "").faults)
         options = kconfig.parse((out / ".config").read_text(), ".config")
         faults += [
@@ -123,19 +124,39 @@ def off(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
         detail += f", less in {', '.join(less)}" if less else ""
         return Outcome(detail, tuple(faults))
 
+    key = work.build_key("off", ARM64, OFF)
+    return Step(work.base, "off", ARM64.name, key, act)
+
+
+def off_in_files(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
+    """The series with its options off, on another architecture: the base's files that it touches.
+
+    Sizes are compared on arm64, and what is left of these files is the same here.
+    """
+
+    def act(log: Path) -> Outcome:
+        out = work.out(architecture.name)
+        if not (out / "vmlinux").is_file():
+            compile_kernel(work, architecture, MODULES, work.whole, log, whole=True)
+        objects = [name for name, source in _objects(work, out) if work.in_base(source)]
+        lines: list[str] = []
+        with _started(work, architecture, OFF, work.whole, log) as build:
+            build.configure(out / _FRAGMENT, on_line=lines.append)
+            build.compile_objects(objects, lines.append)
+        found = _of_the_series(work, _complaints(work, lines))
+        return _judged(found, _known(ledger, _base_key(work)), f"{len(objects)} objects")
+
     key = work.build_key("off", architecture, OFF)
-    return Step(work.base, "off", architecture.name, key, act)
+    return Step(work.base, "off", f"{architecture.name}, touched files", key, act)
 
 
-def _base_key(work: Workshop, architecture: Architecture) -> str:
-    return work.build_key("base", architecture, MODULES, 0)
+def _base_key(work: Workshop) -> str:
+    return work.build_key("base", ARM64, MODULES, 0)
 
 
-def _base_sparse_key(work: Workshop, architecture: Architecture) -> str:
+def _base_sparse_key(work: Workshop) -> str:
     files = "\n".join(name for name in work.sources if work.in_base(name))
-    return work.key(
-        f"base sparse {architecture.name} {files}", _base_key(work, architecture), count=0
-    )
+    return work.key(f"base sparse {ARM64.name} {files}", _base_key(work), count=0)
 
 
 def _sparse_version() -> str:
@@ -143,7 +164,7 @@ def _sparse_version() -> str:
     return "-sparse-" + "".join(c for c in told if c.isalnum() or c in ".-")
 
 
-def _compile(
+def compile_kernel(
     work: Workshop,
     architecture: Architecture,
     mode: str,
@@ -151,6 +172,7 @@ def _compile(
     log: Path,
     *,
     whole: bool,
+    targets: tuple[str, ...] = _TARGETS,
 ) -> list[Complaint]:
     """Build the first ``count`` patches; return all that was said of files and of the kernel.
 
@@ -158,6 +180,24 @@ def _compile(
     not come to its end: what it said of files is lost. With ``whole`` the kernel must have all
     options that are asked for.
     """
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        if "warning" in line or "error" in line or "WARNING" in line or "ERROR" in line:
+            lines.append(line)
+
+    with _started(work, architecture, mode, count, log) as build:
+        fragment = work.out(architecture.name) / _FRAGMENT
+        build.configure(fragment, complete=whole, on_line=on_line)
+        build.compile(work.progress.advance, on_line=on_line, targets=targets)
+    return _complaints(work, lines)
+
+
+@contextmanager
+def _started(
+    work: Workshop, architecture: Architecture, mode: str, count: int, log: Path
+) -> Iterator[KernelBuild]:
+    """Make tree and build folder ready; a block that fails leaves a mark for the next build."""
     work.go_to(count)
     out = work.out(architecture.name)
     unfinished = out / _UNFINISHED
@@ -165,35 +205,39 @@ def _compile(
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
-    fragment = out / "check.config"
-    fragment.write_text(work.options(architecture, mode))
+    (out / _FRAGMENT).write_text(work.options(architecture, mode))
     for name in work.sources:
         (out / name).with_suffix(".o").unlink(missing_ok=True)
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        if "warning" in line or "error" in line or "WARNING" in line or "ERROR" in line:
-            lines.append(line)
-
-    build = work.build(architecture, log)
-    build.configure(fragment, complete=whole, on_line=on_line)
-    build.compile(work.progress.advance, on_line=on_line, targets=_TARGETS)
+    yield work.build(architecture, log)
     unfinished.unlink()
+
+
+def _complaints(work: Workshop, lines: list[str]) -> list[Complaint]:
     # allnoconfig speaks of what the fragments ask for and an early patch does not have yet.
     return [
         one for one in complaints.read(lines, str(work.tree)) if not one.file.endswith(".config")
     ]
 
 
-def _sparse(work: Workshop, architecture: Architecture, log: Path) -> tuple[list[Complaint], int]:
-    out = work.out(architecture.name)
-    objects = [
-        str(Path(name).with_suffix(".o"))
-        for name in work.sources
-        if name.endswith(".c")
-        and (work.tree / name).is_file()
-        and (out / name).with_suffix(".o").is_file()
+def _of_the_series(work: Workshop, found: list[Complaint]) -> list[Complaint]:
+    """What is said of files that the series touches, and of the kernel as a whole."""
+    return [one for one in found if one.file in work.sources or not one.file]
+
+
+def _objects(work: Workshop, out: Path) -> list[tuple[str, str]]:
+    """The objects in ``out`` that come from files that the series touches, each with its file."""
+    found = [
+        (str(Path(name).with_suffix(".o")), name) for name in work.sources if name.endswith(".c")
     ]
+    return [
+        (name, source)
+        for name, source in found
+        if (work.tree / source).is_file() and (out / name).is_file()
+    ]
+
+
+def _sparse(work: Workshop, architecture: Architecture, log: Path) -> tuple[list[Complaint], int]:
+    objects = [name for name, _ in _objects(work, work.out(architecture.name))]
     lines: list[str] = []
     failed: BuildError | None = None
     try:

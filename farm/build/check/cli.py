@@ -17,6 +17,7 @@ from farm.build.check.ledger import Ledger, Result
 from farm.build.kernel import TOOLS, default_jobs
 from farm.build.progress import BuildProgress
 from farm.errors import BuildError, UsageError
+from farm.signals import termination_as_interrupt
 
 _FAILED = 1
 _TOOLS = (
@@ -66,7 +67,11 @@ def kernel_check(
     root = cache.root() / "check"
     results: list[Result] = []
     begin = time.monotonic()
-    with BuildProgress() as progress, cache.locked(root, "farm kernel-check", progress.say):
+    with (
+        termination_as_interrupt(),
+        BuildProgress() as progress,
+        cache.locked(root, "farm kernel-check", progress.say),
+    ):
         for one in bases:
             request = pipeline.Request(
                 board="virtual",
