@@ -24,7 +24,7 @@ LINE_LIMIT_BYTES = 3000
 PANIC_PATTERN = rb"\] Kernel panic - not syncing: [^\r\n]*"
 
 _FOLDED = 76
-_PROMPT_DEADLINE_S = 2.0
+_ANSWER_DEADLINE_S = 2.0
 _LOG = logging.getLogger(__name__)
 _INTERRUPT = b"\x03"
 
@@ -141,13 +141,21 @@ class BoardShell(CommandMixin, Driver, CommandProtocol):  # type: ignore[misc]  
         self.console.write(typed.encode())
         done = rf"{first}\+{second} ([0-9]+) ([0-9a-f]{{32}})\r?\n"
         begin = f"{first}-{second}".encode()
+        ends = [done, PANIC_PATTERN]
         try:
-            seen = self.console.wait_for([done, PANIC_PATTERN], deadline_s, f"the end of {what}")
-        except DeadlineError:
-            if not self._waits():
-                raise
-            # The script has ended, and the line has lost the word of it.
-            return None
+            seen = self.console.wait_for(ends, deadline_s, f"the end of {what}")
+        except DeadlineError as late:
+            # What was typed comes after the script, and what it says is nothing but its answer, as
+            # a prompt may be: so it is seen which was there first.
+            self.console.write(f"printf '%s-%s\\n' {second} {first}\n".encode())
+            ends.append(rf"{second}-{first}\r?\n")
+            try:
+                seen = self.console.wait_for(ends, _ANSWER_DEADLINE_S, "an answer of the shell")
+            except DeadlineError:
+                raise late from None
+            if seen.index == 2:
+                # The script has ended, and the line has lost the word of it.
+                return None
         if seen.index == 1:
             words = printable(seen.matched[2:])
             raise BenchError(
@@ -166,16 +174,6 @@ class BoardShell(CommandMixin, Driver, CommandProtocol):  # type: ignore[misc]  
         if hashlib.md5(output, usedforsecurity=False).hexdigest() != checksum:
             return None
         return ScriptResult(output.decode("utf-8", errors="backslashreplace"), int(status))
-
-    def _waits(self) -> bool:
-        """Whether the shell is at its prompt and runs nothing."""
-        self.console.mark()
-        self.console.write(b"\n")
-        try:
-            self.console.wait_for(self.prompt, _PROMPT_DEADLINE_S, "the shell's prompt")
-        except DeadlineError:
-            return False
-        return True
 
     def run_script(
         self, script: str, deadline_s: float, *, what: str = "a script", idempotent: bool = True

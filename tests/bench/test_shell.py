@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,13 @@ def test_an_end_that_the_line_has_lost_is_no_board_that_hangs(
     monkeypatch.setattr(console, "wait_for", losing)
     assert shell_bench.shell.run_script("echo here", 5, what="a question") == "here"
     assert "the output of a question arrived damaged" in caplog.text
+
+
+def test_an_end_that_comes_just_after_the_deadline_is_taken(
+    shell_bench: Bench, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    slow = f"sleep 0.6; echo once >> {done}; echo here"
+    assert shell_bench.shell.run_script(slow, 0.3, what="a slow one") == "here"
+    assert done.read_text() == "once\n"
+    assert shell_bench.shell.run_script("echo next", 5) == "next"
