@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from farm.errors import FormatError, UsageError
 from farm.formats import ecc
@@ -28,6 +27,7 @@ from farm.formats.ramoops import (
     ZONE_HEADER,
     RamoopsSizes,
     ZoneKind,
+    of_ftrace,
     place_zones,
     zone_layout,
 )
@@ -42,10 +42,6 @@ _HEADERS_TRIED = 16
 _ECC_SIZES = (16, 8, 32, 4, 64, 12, 20, 24)
 _LOOKED_AT_BYTES = 64
 _TEXT = re.compile(rb"[\t\n\r\x1b\x20-\x7e\x80-\xff]*")
-# Of LINUX_VERSION_CODE, which tells a zone for ftrace: 3.6 is the first that has one, and no
-# version has got to 21 in the second place. Parity and packed text hold any word once in a while.
-_MAJOR_VERSIONS = (3, 15)
-_MOST_MINOR_VERSION = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +63,6 @@ class InferredLayout:
         return self.alternatives > 0
 
 
-def _is_version(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    code = words ^ np.uint32(SIGNATURE)
-    major, minor = code >> 16, code >> 8 & 0xFF
-    least, most = _MAJOR_VERSIONS
-    return (major >= least) & (major <= most) & (minor <= _MOST_MINOR_VERSION)
-
-
 def signature_places(data: bytes) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Offsets of what can be zones: of the plain signature, of panicdump's, of those for ftrace.
 
@@ -83,7 +72,7 @@ def signature_places(data: bytes) -> tuple[tuple[int, ...], tuple[int, ...], tup
     # Zones begin at even places, which need not be multiples of four.
     for first in (0, 2):
         words = np.frombuffer(data[first : first + max(0, len(data) - first) // 4 * 4], dtype="<u4")
-        kinds = (words == SIGNATURE, words == PANICDUMP_SIGNATURE, _is_version(words))
+        kinds = (words == SIGNATURE, words == PANICDUMP_SIGNATURE, of_ftrace(words))
         for which, places in zip(kinds, found, strict=True):
             for index in np.flatnonzero(which[: max(0, len(words) - 2)]):
                 start, size = int(words[index + 1]), int(words[index + 2])

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from farm.errors import UsageError
 from farm.formats import ecc
@@ -36,6 +37,7 @@ __all__ = [
     "decode_panicdump_zone",
     "decode_zone",
     "mended_data",
+    "of_ftrace",
     "place_zones",
     "signature_of",
     "walk_frames",
@@ -44,6 +46,10 @@ __all__ = [
 
 SIGNATURE = 0x4347_4244  # "DBGC"
 PANICDUMP_SIGNATURE = SIGNATURE ^ 0x504D_4450  # "PDMP"
+# Of LINUX_VERSION_CODE, which tells a zone for ftrace: 3.6 is the first that has one, and no
+# version has got to 21 in the second place. Parity and packed text hold any word once in a while.
+_MAJOR_VERSIONS = (3, 15)
+_MOST_MINOR_VERSION = 31
 FRAME_MAGIC = 0x4644_4450  # "PDDF"
 
 ZONE_HEADER = StructTable("zone header", 12, ((0, "I", "sig"), (4, "I", "start"), (8, "I", "size")))
@@ -168,6 +174,14 @@ class PanicdumpZone:
     zone: Zone
     frames: tuple[Frame, ...]
     damages: tuple[Damage, ...]
+
+
+def of_ftrace(signature: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Which of these signatures a zone for ftrace can have: those with the version of a kernel."""
+    code = signature ^ np.uint32(SIGNATURE)
+    major, minor = code >> 16, code >> 8 & 0xFF
+    least, most = _MAJOR_VERSIONS
+    return (major >= least) & (major <= most) & (minor <= _MOST_MINOR_VERSION)
 
 
 def signature_of(kind: ZoneKind, *, linux_version_code: int = 0) -> int:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from farm.formats import ftrace
 from farm.formats.dmesg import inflate, split_dmesg
 from farm.formats.layout import Damage
@@ -27,6 +29,7 @@ from farm.formats.ramoops import (
     decode_panicdump_zone,
     decode_zone,
     mended_data,
+    of_ftrace,
     place_zones,
     signature_of,
 )
@@ -107,9 +110,10 @@ class Salvage:
 
 def version_of_signature(signature: int) -> tuple[int, int, int] | None:
     """The kernel's version that is in the signature of an ftrace zone; None if there is none."""
+    if not of_ftrace(np.asarray(signature, dtype=np.uint32)):
+        return None
     code = signature ^ SIGNATURE
-    major, minor, patch = code >> 16, code >> 8 & 0xFF, code & 0xFF
-    return (major, minor, patch) if 2 <= major <= 99 else None
+    return code >> 16, code >> 8 & 0xFF, code & 0xFF
 
 
 def decode_region(data: bytes, sizes: RamoopsSizes) -> RamoopsRegion:

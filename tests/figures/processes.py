@@ -9,12 +9,15 @@ from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
+# What stands for each field of a process that is not there any more; no state has that letter.
+_GONE = "0"
+
 
 def _fields(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ["0"] * 20
+        return [_GONE] * 20
 
 
 def name_of(pid: int) -> str:
@@ -26,9 +29,7 @@ def name_of(pid: int) -> str:
 
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or waits for nothing but being waited for."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
+    return _fields(pid)[0] in (_GONE, "Z")
 
 
 def own_cpu_s(pid: int) -> float:
