@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from farm.decode.findings import Findings, FoundRecord, MemoryFindings
 from farm.decode.pstore_in_memory import FoundRegion
 from farm.formats.contents import Contents, Walk
@@ -20,36 +16,33 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-PLAIN_COLUMNS = 200
+# Columns of text; the others hold numbers.
+_LEFT = frozenset({"zone", "name", "kind", "driver", "device", "outcome", "state", "what"})
 _MOST_BLOCKS = 8
 _MOST_LOG_BYTES = 4096
 
 
 def show(found: Findings, maps: RegisterMaps | None, hexdump_bytes: int) -> None:
-    """Print everything to standard output."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    if not console.is_terminal:
-        # A file or a pipe has no edge at which names would have to be folded.
-        console.width = max(console.width, PLAIN_COLUMNS)
+    """Print everything to standard output; no line is folded, whatever the terminal's width."""
     if found.memory is not None:
-        _show_memory(console, found.memory, hexdump_bytes)
+        _show_memory(found.memory, hexdump_bytes)
     for one in found.ramoops:
-        _show_region(console, one, found)
+        _show_region(one, found)
     if found.single_zone is not None:
-        _show_zone(console, "panicdump", found.single_zone, found.single_zone.damages)
+        _show_zone("panicdump", found.single_zone, found.single_zone.damages)
     if found.storage is not None:
         for kind, at in found.storage.zones:
-            console.print(Text(f"zone {kind} at {at:#x}"))
+            print(f"zone {kind} at {at:#x}")
         for stored in found.storage.files:
-            console.print(Text(f"  {stored.name}: {len(stored.data):,} bytes"))
+            print(f"  {stored.name}: {len(stored.data):,} bytes")
     for item in found.records:
-        _show_found_record(console, item, maps, hexdump_bytes)
+        _show_found_record(item, maps, hexdump_bytes)
     if found.log is not None:
         text = found.log.text[:_MOST_LOG_BYTES]
         cut = f", the first {len(text):,} of them" if len(text) < len(found.log.text) else ""
-        console.print(Text(f"{found.log.what}, {len(found.log.text):,} bytes{cut}"))
-        console.print(Text(_readable(text)))
-        console.print(Text(found.log.notice.decode().strip()))
+        print(f"{found.log.what}, {len(found.log.text):,} bytes{cut}")
+        print(_readable(text))
+        print(found.log.notice.decode().strip())
 
 
 def _readable(text: bytes) -> str:
@@ -60,40 +53,38 @@ def _readable(text: bytes) -> str:
     )
 
 
-def _hexdump(console: Console, data: bytes, limit_bytes: int) -> None:
+def _hexdump(data: bytes, limit_bytes: int) -> None:
     for at in range(0, min(len(data), limit_bytes), 16):
         row = data[at : min(at + 16, limit_bytes)]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        console.print(Text(f"    {at:08x}  {row.hex(' ', 4):<36} {text}"))
+        print(f"    {at:08x}  {row.hex(' ', 4):<36} {text}")
     if len(data) > limit_bytes:
-        console.print(Text(f"    ... {len(data) - limit_bytes:,} bytes more"))
+        print(f"    ... {len(data) - limit_bytes:,} bytes more")
 
 
-def _show_memory(console: Console, one: MemoryFindings, hexdump_bytes: int) -> None:
+def _show_memory(one: MemoryFindings, hexdump_bytes: int) -> None:
     memory, kernel = one.memory, one.kernel
-    console.print(Text(f"memory, {memory.kind}: {memory.size_bytes:,} bytes"))
+    print(f"memory, {memory.kind}: {memory.size_bytes:,} bytes")
     for segment in memory.segments[:64]:
         place = "at an unknown address" if segment.paddr is None else f"{segment.paddr:#x}"
         name = f" {segment.name}" if segment.name else ""
-        console.print(Text(f"  {place}+{segment.size_bytes:#x}{name}"))
+        print(f"  {place}+{segment.size_bytes:#x}{name}")
     info = kernel.vmcoreinfo
     if info is not None:
         moved = "" if kernel.moved is None else f", moved by {kernel.moved:#x}"
-        console.print(Text(f"  Linux {info.release}, build id {info.build_id or 'unknown'}{moved}"))
+        print(f"  Linux {info.release}, build id {info.build_id or 'unknown'}{moved}")
     for oddity in kernel.oddities:
-        console.print(Text(f"  {oddity}"))
+        print(f"  {oddity}")
     if one.table is None:
-        console.print(Text("  no panicdump table"))
+        print("  no panicdump table")
         return
     table = one.table
     devices = len({entry.device_id for entry in table.entries})
-    console.print(
-        Text(
-            f"panicdump table at {table.paddr:#x}, found by {table.how}: {devices} devices, "
-            f"{len(table.entries)} regions, boot {table.table.boot_id}"
-        )
+    print(
+        f"panicdump table at {table.paddr:#x}, found by {table.how}: {devices} devices, "
+        f"{len(table.entries)} regions, boot {table.table.boot_id}"
     )
-    _show_damages(console, table.damages)
+    _show_damages(table.damages)
     rows = []
     for region in one.regions:
         entry = region.entry
@@ -112,15 +103,15 @@ def _show_memory(console: Console, one: MemoryFindings, hexdump_bytes: int) -> N
             ]
         )
     heads = ["id", "driver", "device", "name", "kind", "va", "pa", "size", "what"]
-    _table(console, "", heads, rows)
+    _table("", heads, rows)
     if hexdump_bytes:
         for region in one.regions:
             if region.data is not None:
-                console.print(Text(f"  {region.entry.device} {region.entry.region}"))
-                _hexdump(console, region.data, hexdump_bytes)
+                print(f"  {region.entry.device} {region.entry.region}")
+                _hexdump(region.data, hexdump_bytes)
 
 
-def _show_region(console: Console, one: FoundRegion, found: Findings) -> None:
+def _show_region(one: FoundRegion, found: Findings) -> None:
     sizes = one.region.sizes
     where = f" at {one.paddr:#x}" if one.paddr else ""
     parts = [
@@ -135,16 +126,14 @@ def _show_region(console: Console, one: FoundRegion, found: Findings) -> None:
         )
         if size
     ]
-    console.print(Text(f"ramoops region{where}, layout from {one.how}: {', '.join(parts)}"))
+    print(f"ramoops region{where}, layout from {one.how}: {', '.join(parts)}")
     layout = found.layout
     if layout is not None and (layout.doubtful or layout.explained < layout.predicted):
         lost = layout.predicted - layout.explained
-        console.print(
-            Text(
-                f"  the layout is inferred from {layout.explained} signatures, {lost} are missing"
-                + ("; another one fits as well" if layout.doubtful else "")
-                + ": give sizes or --dtb if it looks wrong"
-            )
+        print(
+            f"  the layout is inferred from {layout.explained} signatures, {lost} are missing"
+            + ("; another one fits as well" if layout.doubtful else "")
+            + ": give sizes or --dtb if it looks wrong"
         )
     files: dict[object, list[str]] = {file.zone: [] for file in found.files}
     for file in found.files:
@@ -155,40 +144,34 @@ def _show_region(console: Console, one: FoundRegion, found: Findings) -> None:
         if zone.zone.valid and not zone.zone.size and not zone.damages and not zone.frames:
             empty.append(zone.label)
             continue
-        _show_zone(console, zone.label, zone.zone, zone.damages)
+        _show_zone(zone.label, zone.zone, zone.damages)
         for line in files.get(zone, ()):
-            console.print(Text(f"  {line}"))
+            print(f"  {line}")
     if empty:
         count = f"{len(empty)} zones are" if len(empty) > 1 else "zone is"
         first_last = f"{empty[0]} to {empty[-1]}" if len(empty) > 1 else empty[0]
-        console.print(Text(f"{count} empty: {first_last}"))
+        print(f"{count} empty: {first_last}")
     for left in found.salvaged:
         if left.zone in one.region.zones:
-            console.print(
-                Text(f"  left in zone {left.zone.label}: {len(left.data):,} bytes; {left.how}")
-            )
+            print(f"  left in zone {left.zone.label}: {len(left.data):,} bytes; {left.how}")
 
 
-def _show_zone(
-    console: Console, label: str, zone: Zone | PanicdumpZone, damages: tuple[Damage, ...]
-) -> None:
+def _show_zone(label: str, zone: Zone | PanicdumpZone, damages: tuple[Damage, ...]) -> None:
     inner = zone.zone if isinstance(zone, PanicdumpZone) else zone
     state = f"{inner.size} of {inner.layout.data_bytes} bytes" if inner.valid else "not valid"
     state = state if inner.written else "no signature"
     ecc = f", ECC corrected {inner.corrected_symbols}" if inner.corrected_symbols else ""
     bad = f", {len(inner.bad_blocks)} blocks beyond repair" if inner.bad_blocks else ""
-    console.print(Text(f"zone {label}: {state}{ecc}{bad}"))
+    print(f"zone {label}: {state}{ecc}{bad}")
     if inner.corrected_blocks:
         places = [f"{at:#x}: {count}" for at, count in inner.corrected_blocks[:_MOST_BLOCKS]]
         more = len(inner.corrected_blocks) - len(places)
         places += [f"{more} blocks more"] if more else []
-        console.print(Text(f"  corrected by block: {', '.join(places)}"))
-    _show_damages(console, damages)
+        print(f"  corrected by block: {', '.join(places)}")
+    _show_damages(damages)
 
 
-def _show_found_record(
-    console: Console, item: FoundRecord, maps: RegisterMaps | None, hexdump_bytes: int
-) -> None:
+def _show_found_record(item: FoundRecord, maps: RegisterMaps | None, hexdump_bytes: int) -> None:
     if item.frame:
         name = "-" if item.frame.ordinal is None else str(item.frame.ordinal)
         notes = [item.frame.state.name.lower()]
@@ -196,19 +179,19 @@ def _show_found_record(
             notes.append("remains of an older panic")
         if not item.frame.header_intact:
             notes.append("frame header damaged")
-        console.print(Text(f"\nframe {name} at {item.frame.offset:#x}: {', '.join(notes)}"))
+        print(f"\nframe {name} at {item.frame.offset:#x}: {', '.join(notes)}")
     if item.record is not None:
-        _show_record(console, item.record)
+        _show_record(item.record)
         for region in item.record.regions:
-            _show_region_data(console, item.record, region, maps, hexdump_bytes)
+            _show_region_data(item.record, region, maps, hexdump_bytes)
     if item.contents is not None:
-        _show_contents(console, item.contents)
+        _show_contents(item.contents)
     if item.why_not:
-        console.print(Text(f"  not decoded: {item.why_not}"))
+        print(f"  not decoded: {item.why_not}")
 
 
 def _show_region_data(
-    console: Console, record: Record, region: Region, maps: RegisterMaps | None, hexdump_bytes: int
+    record: Record, region: Region, maps: RegisterMaps | None, hexdump_bytes: int
 ) -> None:
     rows = []
     for value in maps.values_of(record, region) if maps else ():
@@ -218,39 +201,42 @@ def _show_region_data(
         rows.append([mark, f"{value.offset:#x}", value.name, f"{value.value:#x}", fields, was])
     if rows:
         heads = ["", "offset", "name", "value", "what", "state"]
-        _table(console, f"  {region.name}", heads, rows)
+        _table(f"  {region.name}", heads, rows)
     if hexdump_bytes and region.data:
-        console.print(Text(f"  {region.name}"))
-        _hexdump(console, region.data, hexdump_bytes)
+        print(f"  {region.name}")
+        _hexdump(region.data, hexdump_bytes)
 
 
-def _table(console: Console, title: str, heads: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for head in heads:
-        left = head in ("zone", "name", "kind", "driver", "device", "outcome", "state", "what")
-        table.add_column(head, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> None:
+    """Columns side by side, of any number of rows; rich takes a millisecond for each of them."""
+    if title:
+        print(title)
+    lines = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [head in _LEFT for head in heads]
+    for line in lines:
+        cells = (
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(line, widths, left, strict=True)
+        )
+        print("  ".join(cells).rstrip())
 
 
-def _show_damages(console: Console, damages: tuple[Damage, ...]) -> None:
+def _show_damages(damages: tuple[Damage, ...]) -> None:
     for damage in damages:
         length = "" if damage.length is None else f", {damage.length} bytes"
-        console.print(Text(f"  damage at {damage.offset:#x}{length}: {damage.what}"))
+        print(f"  damage at {damage.offset:#x}{length}: {damage.what}")
 
 
-def _show_record(console: Console, record: Record) -> None:
+def _show_record(record: Record) -> None:
     size = record.record_size_bytes
-    console.print(Text(f"{record.state.value.upper()}  {record.form.value} record, {size:,} bytes"))
+    print(f"{record.state.value.upper()}  {record.form.value} record, {size:,} bytes")
     flags = " ".join(flag_names(record.flags)).lower() or "-"
     build = f", Linux {record.release}, build id {record.build_id}" if record.release else ""
-    console.print(Text(f"  device {record.device} (id {record.device_id}), driver {record.driver}"))
-    console.print(
-        Text(
-            f"  boot {record.boot_id}, panic {record.sequence}, record {record.index}, "
-            f"flags {flags}, error {record.error}{build}"
-        )
+    print(f"  device {record.device} (id {record.device_id}), driver {record.driver}")
+    print(
+        f"  boot {record.boot_id}, panic {record.sequence}, record {record.index}, "
+        f"flags {flags}, error {record.error}{build}"
     )
     rows = [
         [
@@ -267,18 +253,16 @@ def _show_record(console: Console, record: Record) -> None:
         for region in record.regions
     ]
     heads = ["#", "name", "kind", "va", "pa", "size", "saved", "crc", "flags"]
-    _table(console, "  regions", heads, rows)
+    _table("  regions", heads, rows)
     if record.notice:
-        console.print(
-            Text(
-                f"  ramoops: ECC corrected {record.notice.corrected_bytes} bytes, "
-                f"{record.notice.bad_blocks} blocks beyond repair"
-            )
+        print(
+            f"  ramoops: ECC corrected {record.notice.corrected_bytes} bytes, "
+            f"{record.notice.bad_blocks} blocks beyond repair"
         )
-    _show_damages(console, record.damages)
+    _show_damages(record.damages)
 
 
-def _show_contents(console: Console, contents: Contents) -> None:
+def _show_contents(contents: Contents) -> None:
     rows = [
         [
             str(entry.device_id),
@@ -300,5 +284,5 @@ def _show_contents(console: Console, contents: Contents) -> None:
     if contents.walk is not Walk.COMPLETE:
         title += ", cut short: devices that were not reached may have records"
     heads = ["id", "driver", "device", "outcome", "record", "needed", "saved", "error"]
-    _table(console, title, heads, rows)
-    _show_damages(console, contents.damages)
+    _table(title, heads, rows)
+    _show_damages(contents.damages)
