@@ -22,6 +22,13 @@ BROWSER_STAMP := $(STAMP)-browser
 ALPACA := $(VENV)/alpaca/bin/pytactl
 # For the test of a host of its own. Unpacked only: installing the package would start an sshd.
 SSHD := $(VENV)/openssh/usr/sbin/sshd
+# crash reads dumps of the architecture that it was built for. This machine stays of one architecture:
+# the package list is a folder, and what comes by it is unpacked there, with an emulator.
+CRASH := $(VENV)/crash/usr/bin/crash
+APT_OF_CRASH := $(VENV)/crash/apt
+APT_ARM64 = apt-get -q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 \
+	-o Dir::State=$(abspath $(APT_OF_CRASH)) -o Dir::State::status=$(abspath $(APT_OF_CRASH))/status \
+	-o Dir::Cache=$(abspath $(APT_OF_CRASH)) -o Debug::NoLocking=1
 # By its path alone (compat): the finder that is there otherwise costs each start of Python 10 ms.
 INSTALL_FARM := $(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt \
 	--config-settings editable_mode=compat -e
@@ -105,6 +112,22 @@ $(SSHD): | packages $(STAMP)
 	cd $(VENV)/openssh && rm -f *.deb && { apt-get download -q openssh-server || \
 		{ $(SUDO) apt-get update -q && apt-get download -q openssh-server; } }
 	cd $(VENV)/openssh && dpkg-deb -x openssh-server_*.deb .
+	touch $@
+
+$(CRASH): | packages $(STAMP)
+	rm -rf $(VENV)/crash
+	mkdir -p $(APT_OF_CRASH)/lists/partial $(APT_OF_CRASH)/archives/partial
+	touch $(APT_OF_CRASH)/status
+	$(APT_ARM64) update
+	$(APT_ARM64) install -y --no-install-recommends --download-only crash
+	for package in $(APT_OF_CRASH)/archives/*.deb; do \
+		dpkg-deb -x "$$package" $(VENV)/crash || exit 1; \
+	done
+	cd $(APT_OF_CRASH) && { apt-get download -q qemu-user-static || \
+		{ $(SUDO) apt-get update -q && apt-get download -q qemu-user-static; } }
+	dpkg-deb --fsys-tarfile $(APT_OF_CRASH)/qemu-user-static_*.deb | \
+		tar -x -C $(VENV)/crash ./usr/bin/qemu-aarch64-static
+	rm -rf $(APT_OF_CRASH)
 	touch $@
 
 build: setup
@@ -193,7 +216,7 @@ soak: build
 
 # Three parts: what needs no board, side by side; what starts virtual boards of its own, which fill
 # two cores; the quick part of the validation suite on the boards that the environments name.
-test: lint build test-packages $(BROWSER_STAMP) $(SSHD) $(ALPACA)
+test: lint build test-packages $(BROWSER_STAMP) $(SSHD) $(CRASH) $(ALPACA)
 	rm -rf .test-results
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile --junit-xml=.test-results/plain.xml
 	$(VENV)/bin/pytest -m virtual --junit-xml=.test-results/virtual.xml
