@@ -29,7 +29,10 @@ from farm.formats.vmcoreinfo import MAX_BYTES, VmcoreInfo, parse_vmcoreinfo
 __all__ = ["FoundTable", "Kernel", "Symbols", "find_kernel", "find_table", "read_symbols"]
 
 _WORD = (1 << 64) - 1
-_WANTED = ("panicdump_table", "kimage_voffset", "swapper_pg_dir", "memstart_addr", "panic_cpu")
+_WANTED = (
+    *("panicdump_table", "kimage_voffset", "swapper_pg_dir", "memstart_addr"),
+    *("panic_cpu", "__cpu_online_mask"),
+)
 _PAGE = 4096
 
 

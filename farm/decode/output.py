@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from farm.decode.findings import Findings
 from farm.decode.landmarks import Progress
-from farm.decode.vmcore import PRSTATUS_BYTES, crash_option, write_vmcore
+from farm.decode.vmcore import PRSTATUS_BYTES, crash_option, prstatus_of_cpu, write_vmcore
 from farm.errors import UsageError
 from farm.formats.encode import NewRecord, NewRegion, encode_record
 from farm.formats.ramoops import FrameState
-from farm.formats.record import Form, Record, Region, RegionKind
+from farm.formats.record import Form, Record, RegionKind
 from farm.formats.region import ecc_notice
 
 __all__ = ["extract_files", "new_record", "write_elf", "write_regions"]
@@ -22,6 +23,7 @@ SALVAGE_FOLDER = "not-in-pstore"
 _CPU_LINE = re.compile(rb"CPU: (\d{1,4}) ")
 _PANIC_LINE = b"Kernel panic - not syncing"
 _MAX_CPUS = 1024
+_STACK_OF_CPU = re.compile(r"stack(\d{1,3})")
 _PAGE = 4096
 
 
@@ -139,16 +141,21 @@ def _regions(found: Findings) -> Iterable[tuple[str, bytes]]:
 def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> str:
     """Write memory as a vmcore, or the only record in ELF form; returns what was done, in words."""
     if found.memory is not None:
-        registers = panic_registers(found)
+        registers = registers_by_cpu(found)
+        then = [*_saved_stacks(found), *_online_mask(found, registers)] if registers else ()
         size = write_vmcore(
             found.memory.memory,
             found.memory.kernel,
             out,
-            registers,
+            [
+                registers.get(cpu, bytes(PRSTATUS_BYTES))
+                for cpu in range(max(registers, default=-1) + 1)
+            ],
             progress,
-            stacks=_saved_stacks(found) if registers else (),
+            then=then,
         )
-        with_registers = f", registers of CPU {len(registers) - 1}" if registers else ""
+        cpus = ", ".join(str(cpu) for cpu, one in sorted(registers.items()) if any(one))
+        with_registers = f", registers of CPU {cpus}" if cpus else ""
         option = crash_option(found.memory.kernel)
         for_crash = f"; for crash: {option}" if option else ""
         return f"vmcore of {size:,} bytes{with_registers}{for_crash}"
@@ -159,11 +166,8 @@ def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> s
     return "record in ELF form"
 
 
-def panic_registers(found: Findings) -> list[bytes]:
-    """NT_PRSTATUS by processor: of the dump itself, or that of the record of the CPU that panicked.
-
-    A processor whose registers nothing has saved has zeros, so that the others keep their number.
-    """
+def registers_by_cpu(found: Findings) -> dict[int, bytes]:
+    """NT_PRSTATUS by processor: of the dump itself, or what the records of the CPUs hold."""
     assert found.memory is not None
     own = [
         note.desc
@@ -171,30 +175,54 @@ def panic_registers(found: Findings) -> list[bytes]:
         if (note.name_raw, note.type, len(note.desc)) == (b"CORE", 1, PRSTATUS_BYTES)
     ]
     if own:
-        return own
-    saved = [
-        region.data
-        for region in _cpu_regions(found)
-        if region.note_type == 1 and len(region.data) == PRSTATUS_BYTES
+        return dict(enumerate(own))
+    saved: dict[int, bytes] = {}
+    for record in _cpu_records(found):
+        for region, behind in pairwise(record.regions):
+            if region.note_type != 1 or len(region.data) != PRSTATUS_BYTES:
+                continue
+            # In the record of the CPUs that were stopped, what follows is the stack of that CPU.
+            stopped = _STACK_OF_CPU.fullmatch(behind.name)
+            cpu = int(stopped[1]) if stopped else _panic_cpu(found)
+            saved[cpu] = prstatus_of_cpu(region.data, cpu)
+    return saved
+
+
+def _cpu_records(found: Findings) -> Iterable[Record]:
+    """The records of the CPUs, that of the one which panicked last."""
+    records = [
+        item.record
+        for item in found.records
+        if item.record is not None and not item.remains and item.record.driver == "cpu"
     ]
-    if not saved:
-        return []
-    return [bytes(PRSTATUS_BYTES)] * _panic_cpu(found) + [saved[-1]]
+    return sorted(records, key=lambda one: one.device == "panic")
 
 
-def _cpu_regions(found: Findings) -> Iterable[Region]:
-    """The regions of the record of the CPU that panicked."""
-    for item in found.records:
-        if item.record is not None and not item.remains and item.record.driver == "cpu":
-            yield from item.record.regions
+def _online_mask(found: Findings, registers: dict[int, bytes]) -> Iterable[tuple[int, bytes]]:
+    """The CPUs that were online before the panic has stopped them, by physical address.
+
+    Tools take the registers of those only that are online.
+    """
+    assert found.memory is not None
+    kernel, memory = found.memory.kernel, found.memory.memory
+    va = kernel.address_of("__cpu_online_mask")
+    paddr = None if va is None else kernel.image_paddr(va)
+    size = (max(registers) // 64 + 1) * 8
+    raw = None if paddr is None else memory.read(paddr, size)
+    if paddr is None or raw is None:
+        return
+    mask = int.from_bytes(raw, "little")
+    for cpu in registers:
+        mask |= 1 << cpu
+    yield paddr, mask.to_bytes(size, "little")
 
 
 def _saved_stacks(found: Findings) -> list[tuple[int, bytes]]:
-    """The stacks in that record, page by page, by physical address."""
+    """The stacks in these records, page by page, by physical address."""
     assert found.memory is not None
     translation = found.memory.kernel.translation(found.memory.memory)
     pieces = []
-    for region in _cpu_regions(found):
+    for region in (one for record in _cpu_records(found) for one in record.regions):
         if region.kind is not RegionKind.BUFFER or translation is None:
             continue
         at = 0

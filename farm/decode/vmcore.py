@@ -18,11 +18,12 @@ from farm.decode.landmarks import CHUNK_BYTES, pieces
 from farm.decode.memory import Memory
 from farm.errors import UsageError
 
-__all__ = ["NT_PRSTATUS", "PRSTATUS_BYTES", "crash_option", "write_vmcore"]
+__all__ = ["NT_PRSTATUS", "PRSTATUS_BYTES", "crash_option", "prstatus_of_cpu", "write_vmcore"]
 
 Progress = Callable[[int, int], None]
 
 PRSTATUS_BYTES = 392
+_PR_PID_AT = 32
 NT_PRSTATUS = 1
 _EM_AARCH64 = 183
 _PAGE = 4096
@@ -75,6 +76,14 @@ def crash_option(kernel: Kernel) -> str:
     return f"--machdep phys_offset={offset + moved & _WORD:#x}"
 
 
+def prstatus_of_cpu(saved: bytes, cpu: int) -> bytes:
+    """NT_PRSTATUS as a dump of a machine has it: `pr_pid` is the number of the CPU and one.
+
+    By that drgn finds it, as in what QEMU's dump-guest-memory writes.
+    """
+    return saved[:_PR_PID_AT] + struct.pack("<i", cpu + 1) + saved[_PR_PID_AT + 4 :]
+
+
 def write_vmcore(
     memory: Memory,
     kernel: Kernel,
@@ -82,14 +91,14 @@ def write_vmcore(
     registers: list[bytes],
     progress: Progress | None = None,
     *,
-    stacks: Sequence[tuple[int, bytes]] = (),
+    then: Sequence[tuple[int, bytes]] = (),
 ) -> int:
     """Write the core file; returns its size in bytes.
 
-    `registers` are NT_PRSTATUS by processor, from 0 on.  `stacks` are (physical address, bytes) of
-    stacks as they were when the registers were saved: the kernel went on from there, and what
-    memory holds now no longer fits them.  Pages of zeros become holes.  Raises UsageError when the
-    file exists already or cannot be written.
+    `registers` are NT_PRSTATUS by processor, from 0 on, zeros where nothing has saved them.  `then`
+    is (physical address, bytes) of what was so when they were saved, such as stacks: the kernel
+    went on from there, and what memory holds now no longer fits them.  Pages of zeros become holes.
+    Raises UsageError when the file exists already or cannot be written.
     """
     segments = memory.located
     notes = b"".join(_note(b"CORE", NT_PRSTATUS, one) for one in registers)
@@ -117,7 +126,7 @@ def write_vmcore(
         os.pwrite(file, head + notes, 0)
         os.ftruncate(file, at)
         _copy(memory, file, data_at, progress)
-        for paddr, data in stacks:
+        for paddr, data in then:
             _put(memory, file, data_at, paddr, data)
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}") from error

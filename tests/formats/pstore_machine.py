@@ -52,7 +52,7 @@ for i in $(seq OOPSES); do
 	for type in EXCEPTION BUG WRITE_RO; do (echo $type >$d/provoke-crash/DIRECT); done
 done
 [ -e $d/pstore/record_ftrace ] && echo 1 >$d/pstore/record_ftrace
-echo c >/proc/sysrq-trigger
+taskset MASK sh -c 'echo c >/proc/sysrq-trigger'
 """
 
 
@@ -89,13 +89,25 @@ class PstoreMachine:
         memory.unlink()
         return region
 
-    def panic(self, sizes: RamoopsSizes, oopses: int = 0, arguments: str = "") -> Path:
-        """The file that is all of the memory after a panic; its first byte is at RAM_PADDR."""
-        script = _WRITE.replace("OOPSES", str(oopses))
-        return self._run(sizes, bytes(sizes.mem_size_bytes), script, "write", arguments)
+    def panic(
+        self, sizes: RamoopsSizes, oopses: int = 0, arguments: str = "", cpu: int = 0
+    ) -> Path:
+        """The file that is all of the memory after a panic on `cpu`, the last one that there is.
+
+        Its first byte is at RAM_PADDR.
+        """
+        script = _WRITE.replace("OOPSES", str(oopses)).replace("MASK", f"{1 << cpu:x}")
+        region = bytes(sizes.mem_size_bytes)
+        return self._run(sizes, region, script, "write", arguments, cpus=cpu + 1)
 
     def _run(
-        self, sizes: RamoopsSizes, region: bytes, script: str, what: str, arguments: str = ""
+        self,
+        sizes: RamoopsSizes,
+        region: bytes,
+        script: str,
+        what: str,
+        arguments: str = "",
+        cpus: int = 1,
     ) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         memory, initrd, dtb, log = (
@@ -114,7 +126,7 @@ class PstoreMachine:
             "qemu-system-aarch64",
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-machine", "virt,gic-version=3,memory-backend=dram", "-cpu", "cortex-a57"),
-            *("-smp", "1", "-m", str(RAM_MIB)),
+            *("-smp", str(cpus), "-m", str(RAM_MIB)),
             "-object",
             f"memory-backend-file,id=dram,size={RAM_MIB}M,mem-path={memory},share=on",
             *("-kernel", str(self.image), "-initrd", str(initrd), "-dtb", str(dtb)),
