@@ -22,13 +22,11 @@ BROWSER_STAMP := $(STAMP)-browser
 ALPACA := $(VENV)/alpaca/bin/pytactl
 # For the test of a host of its own. Unpacked only: installing the package would start an sshd.
 SSHD := $(VENV)/openssh/usr/sbin/sshd
-# crash reads dumps of the architecture that it was built for. This machine stays of one architecture:
-# the package list is a folder, and what comes by it is unpacked there, with an emulator.
-CRASH := $(VENV)/crash/usr/bin/crash
-APT_OF_CRASH := $(VENV)/crash/apt
-APT_ARM64 = apt-get -q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 \
-	-o Dir::State=$(abspath $(APT_OF_CRASH)) -o Dir::State::status=$(abspath $(APT_OF_CRASH))/status \
-	-o Dir::Cache=$(abspath $(APT_OF_CRASH)) -o Debug::NoLocking=1
+# crash reads dumps of the architecture that it was built for. This machine stays of one architecture
+# and one release of Debian: the package list is a folder, and what comes by it is unpacked there,
+# with an emulator. That of bookworm begins in half a minute, that of trixie knows tasks since 6.5.
+CRASH := $(VENV)/crash-bookworm/usr/bin/crash
+CRASH_OF_TASKS := $(VENV)/crash-trixie/usr/bin/crash
 # By its path alone (compat): the finder that is there otherwise costs each start of Python 10 ms.
 INSTALL_FARM := $(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt \
 	--config-settings editable_mode=compat -e
@@ -41,7 +39,7 @@ CYCLES := 500
 FARM := $(VENV)/bin/farm
 
 .PHONY: help setup packages test-packages check-packages alpaca boards build demo test validation soak lint \
-	kernel-check debug-kernel stock-kernel night hosts bench mutation faults fuzz cross-check clean
+	kernel-check debug-kernel stock-kernel night hosts bench mutation faults fuzz cross-check crash clean
 
 help:
 	@echo "make demo          set-up, then one panic cycle on the virtual board, with a report"
@@ -62,6 +60,7 @@ help:
 	@echo "make faults        $(RUNS) runs with a bench fault at a random moment each"
 	@echo "make fuzz          fuzz every format, $(FUZZ_S) s of processor time each (FUZZ_S=..., FUZZ_TARGETS=...)"
 	@echo "make cross-check   decoding of damaged regions against a kernel's: STOCK_IMAGE=... for another"
+	@echo "make crash         a newer crash, which lists the tasks of a dump of memory, too"
 	@echo "make clean         remove the virtual environment; the build cache stays"
 
 setup: packages $(STAMP)
@@ -114,20 +113,28 @@ $(SSHD): | packages $(STAMP)
 	cd $(VENV)/openssh && dpkg-deb -x openssh-server_*.deb .
 	touch $@
 
-$(CRASH): | packages $(STAMP)
-	rm -rf $(VENV)/crash
-	mkdir -p $(APT_OF_CRASH)/lists/partial $(APT_OF_CRASH)/archives/partial
-	touch $(APT_OF_CRASH)/status
-	$(APT_ARM64) update
-	$(APT_ARM64) install -y --no-install-recommends --download-only crash
-	for package in $(APT_OF_CRASH)/archives/*.deb; do \
-		dpkg-deb -x "$$package" $(VENV)/crash || exit 1; \
+$(VENV)/crash-%/usr/bin/crash: | packages $(STAMP)
+	rm -rf $(VENV)/crash-$*
+	mkdir -p $(VENV)/crash-$*/apt/lists/partial $(VENV)/crash-$*/apt/archives/partial
+	cd $(VENV)/crash-$*/apt && touch status && \
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+		"$$(apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' \
+			'Label: Debian' | head -n 1) $* main" >sources && \
+	for step in update '-y --no-install-recommends --download-only install crash'; do \
+		apt-get -q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 \
+			-o Dir::State="$$PWD" -o Dir::State::status="$$PWD/status" -o Dir::Cache="$$PWD" \
+			-o Dir::Etc::sourcelist="$$PWD/sources" -o Dir::Etc::sourceparts=- \
+			-o Debug::NoLocking=1 $$step || exit 1; \
 	done
-	cd $(APT_OF_CRASH) && { apt-get download -q qemu-user-static || \
+	mkdir -p $(VENV)/crash-$*/usr/lib && ln -s usr/lib $(VENV)/crash-$*/lib
+	for package in $(VENV)/crash-$*/apt/archives/*.deb; do \
+		dpkg-deb --fsys-tarfile "$$package" | tar -x --keep-directory-symlink -C $(VENV)/crash-$* || exit 1; \
+	done
+	cd $(VENV)/crash-$*/apt && { apt-get download -q qemu-user-static || \
 		{ $(SUDO) apt-get update -q && apt-get download -q qemu-user-static; } }
-	dpkg-deb --fsys-tarfile $(APT_OF_CRASH)/qemu-user-static_*.deb | \
-		tar -x -C $(VENV)/crash ./usr/bin/qemu-aarch64-static
-	rm -rf $(APT_OF_CRASH)
+	dpkg-deb --fsys-tarfile $(VENV)/crash-$*/apt/qemu-user-static_*.deb | \
+		tar -x -C $(VENV)/crash-$* ./usr/bin/qemu-aarch64-static
+	rm -rf $(VENV)/crash-$*/apt
 	touch $@
 
 build: setup
@@ -196,6 +203,11 @@ STOCK_IMAGE :=
 cross-check: build
 	PANIC_FARM_CROSS_CHECK=1 PANIC_FARM_PSTORE_KERNEL='$(abspath $(STOCK_IMAGE))' \
 		$(VENV)/bin/pytest -m virtual -s tests/formats/test_kernel_reads.py
+
+# A crash that is as new as the kernel lists its tasks, too; minutes, as it is emulated.
+crash: build $(CRASH_OF_TASKS)
+	PANIC_FARM_CRASH='$(abspath $(VENV)/crash-trixie)' \
+		$(VENV)/bin/pytest -m virtual tests/decode/test_memory_of_a_kernel.py
 
 COUNT := 6000
 RUNS := 100

@@ -92,7 +92,7 @@ class PstoreMachine:
     def panic(
         self, sizes: RamoopsSizes, oopses: int = 0, arguments: str = "", cpu: int = 0
     ) -> Path:
-        """The file that is all of the memory after a panic on `cpu`, the last one that there is.
+        """The file that is all of the memory after a panic on `cpu`, the last one of the machine.
 
         Its first byte is at RAM_PADDR.
         """
