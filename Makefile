@@ -85,6 +85,11 @@ define install
 	fi
 endef
 
+# A package's file into a folder, installing nothing.
+define download
+	cd $(1) && { apt-get download -q $(2) || { $(SUDO) apt-get update -q && apt-get download -q $(2); } }
+endef
+
 $(STAMP): | packages
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
@@ -108,8 +113,8 @@ $(ALPACA): $(STAMP)
 
 $(SSHD): | packages $(STAMP)
 	mkdir -p $(VENV)/openssh
-	cd $(VENV)/openssh && rm -f *.deb && { apt-get download -q openssh-server || \
-		{ $(SUDO) apt-get update -q && apt-get download -q openssh-server; } }
+	rm -f $(VENV)/openssh/*.deb
+	$(call download,$(VENV)/openssh,openssh-server)
 	cd $(VENV)/openssh && dpkg-deb -x openssh-server_*.deb .
 	touch $@
 
@@ -130,8 +135,7 @@ $(VENV)/crash-%/usr/bin/crash: | packages $(STAMP)
 	for package in $(VENV)/crash-$*/apt/archives/*.deb; do \
 		dpkg-deb --fsys-tarfile "$$package" | tar -x --keep-directory-symlink -C $(VENV)/crash-$* || exit 1; \
 	done
-	cd $(VENV)/crash-$*/apt && { apt-get download -q qemu-user-static || \
-		{ $(SUDO) apt-get update -q && apt-get download -q qemu-user-static; } }
+	$(call download,$(VENV)/crash-$*/apt,qemu-user-static)
 	dpkg-deb --fsys-tarfile $(VENV)/crash-$*/apt/qemu-user-static_*.deb | \
 		tar -x -C $(VENV)/crash-$* ./usr/bin/qemu-aarch64-static
 	rm -rf $(VENV)/crash-$*/apt
