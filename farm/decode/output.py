@@ -142,7 +142,10 @@ def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> s
     """Write memory as a vmcore, or the only record in ELF form; returns what was done, in words."""
     if found.memory is not None:
         registers = registers_by_cpu(found)
-        then = [*_saved_stacks(found), *_online_mask(found, registers)] if registers else ()
+        then = list(_online_mask(found, registers)) if registers else []
+        # To registers of the dump itself, which are later ones, the stacks in its memory belong.
+        if not _own_registers(found):
+            then += _saved_stacks(found)
         size = write_vmcore(
             found.memory.memory,
             found.memory.kernel,
@@ -168,13 +171,7 @@ def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> s
 
 def registers_by_cpu(found: Findings) -> dict[int, bytes]:
     """NT_PRSTATUS by processor: of the dump itself, or what the records of the CPUs hold."""
-    assert found.memory is not None
-    own = [
-        note.desc
-        for note in found.memory.memory.notes
-        if (note.name_raw, note.type, len(note.desc)) == (b"CORE", 1, PRSTATUS_BYTES)
-    ]
-    if own:
+    if own := _own_registers(found):
         return dict(enumerate(own))
     saved: dict[int, bytes] = {}
     for record in _cpu_records(found):
@@ -186,6 +183,16 @@ def registers_by_cpu(found: Findings) -> dict[int, bytes]:
             cpu = int(stopped[1]) if stopped else _panic_cpu(found)
             saved[cpu] = prstatus_of_cpu(region.data, cpu)
     return saved
+
+
+def _own_registers(found: Findings) -> list[bytes]:
+    """NT_PRSTATUS of the dump itself, in the order of its processors."""
+    assert found.memory is not None
+    return [
+        note.desc
+        for note in found.memory.memory.notes
+        if (note.name_raw, note.type, len(note.desc)) == (b"CORE", 1, PRSTATUS_BYTES)
+    ]
 
 
 def _cpu_records(found: Findings) -> Iterable[Record]:

@@ -186,6 +186,21 @@ def test_what_qemu_dumps(
     assert out.exists(), done.stdout + done.stderr
     assert digests([out]) == wanted
 
+    # With registers of its own, its memory stays what it is: only CPU 0 becomes online.
+    found, vmcore = recognise([out]), tmp_path / "vmcore"
+    assert "registers of CPU 0" in write_elf(found, vmcore)
+    again = recognise([vmcore])
+    assert found.memory is not None
+    assert again.memory is not None
+    differ = 0
+    for paddr in range(RAM_PADDR, RAM_PADDR + size, KIB * KIB):
+        before = found.memory.memory.read(paddr, KIB * KIB)
+        after = again.memory.memory.read(paddr, KIB * KIB)
+        assert before is not None
+        assert after is not None
+        differ += sum(map(int.__ne__, before, after)) if before != after else 0
+    assert differ <= 1
+
 
 @pytest.fixture(scope="module")
 def vmcore(ram: Path, machine: PstoreMachine, tmp_path_factory: pytest.TempPathFactory) -> Path:
