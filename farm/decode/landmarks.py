@@ -7,6 +7,7 @@ only. Neither reading nor comparing holds Python's lock, so that all processors 
 
 from __future__ import annotations
 
+import bisect
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -77,42 +78,84 @@ _PAGES_AT_ONCE = 1024
 _Words = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of a segment is looked through at once; `begin` is at a page's beginning."""
+
+    number: int
+    segment: Segment
+    begin: int
+    end: int
+
+
 def find_landmarks(memory: Memory, progress: Progress | None = None) -> Landmarks:
     """Look through all of the dump; `progress` gets bytes done and bytes in all."""
     found = Landmarks()
+    size_bytes = memory.size_bytes
     # Other sources unpack, which Python does in one thread at a time.
     alike = all(isinstance(one.source, FileSource) for one in memory.segments)
     with ThreadPoolExecutor(_MAX_THREADS if alike else 1) as pool:
-        stretches = (
-            (number, segment, stretch)
-            for number, segment in enumerate(memory.segments)
-            for stretch in _stretches(segment)
-        )
-        for number, end, part in pool.map(lambda one: _look_through(*one), stretches):
+        for done, part in pool.map(lambda one: (one[0], _look_through(one[1])), _stretches(memory)):
             for one in fields(Landmarks):
                 places = getattr(found, one.name)
                 places += getattr(part, one.name)
                 if one.name != "entries":
                     del places[_MAX_PLACES:]
             if progress is not None:
-                before = sum(one.size_bytes for one in memory.segments[:number])
-                progress(before + end, memory.size_bytes)
+                progress(done, size_bytes)
     return found
 
 
-def _stretches(segment: Segment) -> Iterator[tuple[int, int]]:
-    """What one thread takes at once, from and to; holes are left out."""
-    at, _ = _next_data(segment, 0)
-    while at < segment.size_bytes:
-        end = min(at + _STRETCH_BYTES, segment.size_bytes)
-        yield at, end
-        at, _ = _next_data(segment, end)
+def _stretches(memory: Memory) -> Iterator[tuple[int, list[_Part]]]:
+    """What one thread takes at once, and how far the dump is done with it; holes are left out.
+
+    All parts of one are of segments whose address is known, or none is.
+    """
+    parts: list[_Part] = []
+    before = size = 0
+    for number, segment in enumerate(memory.segments):
+        if parts and (parts[-1].segment.paddr is None) != (segment.paddr is None):
+            yield before, parts
+            parts, size = [], 0
+        at, _ = _next_data(segment, 0)
+        while at < segment.size_bytes:
+            end = min(at + _STRETCH_BYTES - size, segment.size_bytes)
+            parts.append(_Part(number, segment, at, end))
+            size += _whole_pages(end - at)
+            if size == _STRETCH_BYTES:
+                yield before + end, parts
+                parts, size = [], 0
+            at, _ = _next_data(segment, end)
+        before += segment.size_bytes
+    if parts:
+        yield before, parts
 
 
-def _look_through(
-    number: int, segment: Segment, stretch: tuple[int, int]
-) -> tuple[int, int, Landmarks]:
+def _whole_pages(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+@dataclass
+class _Spots:
+    """Where in the dump the pages of a buffer are: from byte `starts[n]` of it on, `places[n]`."""
+
+    starts: list[int] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+
+    def add(self, start: int, place: Place) -> None:
+        self.starts.append(start)
+        self.places.append(place)
+
+    def place(self, at: int) -> Place:
+        """Where in the dump the byte `at` of the buffer is."""
+        index = bisect.bisect_right(self.starts, at) - 1
+        first = self.places[index]
+        return Place(first.number, first.offset + at - self.starts[index])
+
+
+def _look_through(parts: list[_Part]) -> Landmarks:
     found = Landmarks()
+    unlocated = parts[0].segment.paddr is None
     # At the beginning of a page, as files are: where the two differ by 8 or 16 bytes, as with a
     # bytearray of this size, some processors' string copies take four times as long.
     buffer = mmap.mmap(-1, CHUNK_BYTES)
@@ -120,35 +163,61 @@ def _look_through(
     hits = np.zeros(len(words), dtype=np.bool_)
     pages = words.reshape(-1, _PAGE_WORDS)[:, :_HEAD_WORDS]
     heads = np.zeros((_PAGES_AT_ONCE, _HEAD_WORDS), dtype=np.uint64)
-    begin = end = gathered = 0
-    for at, size in pieces(segment, buffer, stretch):
-        if size < CHUNK_BYTES:
-            buffer[size:] = bytes(CHUNK_BYTES - size)
-        _keep(np.equal(words, _TABLE, out=hits), 8, Place(number, at), found.tables)
-        if gathered == _PAGES_AT_ONCE or at != end:
-            _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
-            begin, gathered = at, 0
-        heads[gathered : gathered + len(pages)] = pages
-        gathered += len(pages)
-        end = at + size
-    _look_at_heads(heads[:gathered], Place(number, begin), segment, found)
-    return number, stretch[1], found
+    gathered, of_heads = 0, _Spots()
+    for used, spots in _fill(parts, buffer):
+        count = used // 8
+        _keep(np.equal(words[:count], _TABLE, out=hits[:count]), 8, spots, found.tables)
+        more = used // PAGE_BYTES
+        if gathered + more > _PAGES_AT_ONCE:
+            _look_at_heads(heads[:gathered], of_heads, unlocated, found)
+            gathered, of_heads = 0, _Spots()
+        heads[gathered : gathered + more] = pages[:more]
+        for start, place in zip(spots.starts, spots.places, strict=True):
+            of_heads.add(gathered * PAGE_BYTES + start, place)
+        gathered += more
+    _look_at_heads(heads[:gathered], of_heads, unlocated, found)
+    return found
 
 
-def pieces(
-    segment: Segment, buffer: mmap.mmap, stretch: tuple[int, int] | None = None, more: int = 0
-) -> Iterator[tuple[int, int]]:
-    """Read a segment, or what of it is in a stretch, into the buffer: (offset, bytes read).
+def _fill(parts: list[_Part], buffer: mmap.mmap) -> Iterator[tuple[int, _Spots]]:
+    """Read the parts, a buffer at a time: how many bytes of it are used, and what they are.
+
+    Segments begin at a page of the buffer, however small they are: a dump may be of single pages.
+    """
+    view = memoryview(buffer)
+    used, spots = 0, _Spots()
+    for part in parts:
+        at = hole = part.begin
+        while True:
+            if at >= hole:
+                at, hole = _next_data(part.segment, at)
+            size = min(CHUNK_BYTES - used, part.end - at)
+            if size <= 0:
+                break
+            end = used + size
+            part.segment.source.read_into(part.segment.offset + at, view[used:end])
+            spots.add(used, Place(part.number, at))
+            used = _whole_pages(end)
+            view[end:used] = bytes(used - end)
+            at += size
+            if used == CHUNK_BYTES:
+                yield used, spots
+                used, spots = 0, _Spots()
+    if used:
+        yield used, spots
+
+
+def pieces(segment: Segment, buffer: mmap.mmap, more: int = 0) -> Iterator[tuple[int, int]]:
+    """Read a segment into the buffer: (offset, bytes read).
 
     Each piece begins CHUNK_BYTES behind the one before, but for holes, and is `more` bytes longer.
     """
     view = memoryview(buffer)
-    at, stop = stretch or (0, segment.size_bytes)
-    hole = at
+    at = hole = 0
     while True:
         if at >= hole:
             at, hole = _next_data(segment, at)
-        size = min(CHUNK_BYTES + more, stop - at)
+        size = min(CHUNK_BYTES + more, segment.size_bytes - at)
         if size <= 0:
             return
         segment.source.read_into(segment.offset + at, view[:size])
@@ -164,40 +233,43 @@ def _next_data(segment: Segment, at: int) -> tuple[int, int]:
     return max(at, min(data, segment.size_bytes) // PAGE_BYTES * PAGE_BYTES), hole
 
 
-def _look_at_heads(heads: _Words, first: Place, segment: Segment, found: Landmarks) -> None:
+def _look_at_heads(heads: _Words, spots: _Spots, unlocated: bool, found: Landmarks) -> None:
     head = heads[:, 0]
-    _keep(head == _INFO, PAGE_BYTES, first, found.vmcoreinfo)
-    behind = Place(first.number, first.offset + _NOTE_HEADER_BYTES)
-    _keep(heads[:, _NOTE_HEADER_BYTES // 8] == _INFO, PAGE_BYTES, behind, found.vmcoreinfo)
+    _keep(head == _INFO, PAGE_BYTES, spots, found.vmcoreinfo)
+    behind = heads[:, _NOTE_HEADER_BYTES // 8] == _INFO
+    _keep(behind, PAGE_BYTES, spots, found.vmcoreinfo, at=_NOTE_HEADER_BYTES)
     low = head & _LOW
-    _keep((low == _ZONES[0]) | (low == _ZONES[1]), PAGE_BYTES, first, found.zones)
-    _keep(low == _TREE, PAGE_BYTES, first, found.devicetrees)
-    if segment.paddr is None:
+    _keep((low == _ZONES[0]) | (low == _ZONES[1]), PAGE_BYTES, spots, found.zones)
+    _keep(low == _TREE, PAGE_BYTES, spots, found.devicetrees)
+    if unlocated:
         kind = heads[:, _KIND_WORD]
         device, region = low, head >> np.uint64(32)
         fits = (kind >= 1) & (kind <= _KINDS) & (device > 0)
         fits &= (device <= MAX_ENTRIES) & (region < MAX_ENTRIES)
         # None may be left out: the dump is located by the one that fits best.
-        _keep(fits, PAGE_BYTES, first, found.entries, most=len(found.entries) + len(heads))
+        _keep(fits, PAGE_BYTES, spots, found.entries, most=len(found.entries) + len(heads))
 
 
 def _keep(
     hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     step: int,
-    first: Place,
+    spots: _Spots,
     places: list[Place],
+    *,
+    at: int = 0,
     most: int = _MAX_PLACES,
 ) -> None:
+    """Add the places of the hits, `at` bytes behind every `step` bytes of the buffer."""
     if not hits.any():
         return
     for index in np.flatnonzero(hits)[: max(0, most - len(places))]:
-        places.append(Place(first.number, first.offset + int(index) * step))
+        places.append(spots.place(int(index) * step + at))
 
 
 def find_bytes(memory: Memory, wanted: bytes, progress: Progress | None = None) -> Place | None:
     """The first place of these bytes, anywhere; None if they are not in the dump."""
     buffer = mmap.mmap(-1, CHUNK_BYTES + len(wanted))
-    done = 0
+    done, size_bytes = 0, memory.size_bytes
     for number, segment in enumerate(memory.segments):
         # What begins in a piece and ends in the next one is found in the first.
         for at, size in pieces(segment, buffer, more=len(wanted)):
@@ -205,6 +277,6 @@ def find_bytes(memory: Memory, wanted: bytes, progress: Progress | None = None) 
             if index >= 0:
                 return Place(number, at + index)
             if progress is not None:
-                progress(done + at + size, memory.size_bytes)
+                progress(done + at + size, size_bytes)
         done += segment.size_bytes
     return None
