@@ -223,10 +223,7 @@ def find_table(memory: Memory, landmarks: Landmarks, kernel: Kernel) -> FoundTab
 
     A file that does not say where its memory begins is located by what the table says of itself.
     """
-    for place in landmarks.tables:
-        segment = memory.segments[place.number]
-        if segment.paddr is None:
-            _locate_segment(memory, landmarks, place, kernel)
+    _locate_segments(memory, landmarks, kernel)
     wanted: list[tuple[int, str]] = []
     if kernel.symbols is not None and kernel.moved is not None:
         linked = kernel.symbols.addresses.get("panicdump_table")
@@ -239,60 +236,95 @@ def find_table(memory: Memory, landmarks: Landmarks, kernel: Kernel) -> FoundTab
         if at is not None:
             wanted.append((at, "symbol in VMCOREINFO"))
     for at, how in wanted:
-        found = _table_at(memory, at, how)
-        if found is not None:
-            return found
-    scanned = [
-        found
-        for place in landmarks.tables
-        if (at := _paddr(memory, place)) is not None
-        and (found := _table_at(memory, at, "magic")) is not None
-    ]
-    # Text segments and file caches hold the magic too: the one in use is the one with entries.
-    return max(scanned, key=lambda found: len(found.entries), default=None)
+        table = _head_at(memory, at)
+        if table is not None:
+            entries, damages = decode_memory_entries(_raw_entries(memory, table), table)
+            return FoundTable(at, how, table, entries, damages)
+    return _scanned_table(memory, landmarks)
 
 
-def _table_at(memory: Memory, paddr: int, how: str) -> FoundTable | None:
+def _scanned_table(memory: Memory, landmarks: Landmarks) -> FoundTable | None:
+    """That with the most entries: text segments and file caches hold the magic, too."""
+    best: FoundTable | None = None
+    looked_at: set[tuple[int, int, int]] = set()
+    # A hostile dump may be full of heads that all claim entries: together they may be looked at
+    # twice as often as there are bytes.
+    left_bytes = 2 * memory.size_bytes
+    for place in landmarks.tables:
+        at = _paddr(memory, place)
+        table = None if at is None else _head_at(memory, at)
+        if at is None or table is None:
+            continue
+        key = (table.entries_pa, table.nr_entries, table.entry_size_bytes)
+        if key in looked_at or left_bytes < 0:
+            continue
+        looked_at.add(key)
+        raw = _raw_entries(memory, table)
+        left_bytes -= len(raw) + TABLE_BYTES
+        entries, damages = decode_memory_entries(raw, table)
+        if best is None or len(entries) > len(best.entries):
+            best = FoundTable(at, "magic", table, entries, damages)
+    return best
+
+
+def _head_at(memory: Memory, paddr: int) -> MemoryTable | None:
     data = memory.read(paddr, TABLE_BYTES)
     if data is None:
         return None
     try:
-        table = decode_memory_table(data)
+        return decode_memory_table(data)
     except FormatError:
         return None
-    raw = b""
+
+
+def _raw_entries(memory: Memory, table: MemoryTable) -> bytes:
+    """What of the entries is in the dump, from the first on."""
+    parts = []
     for start, size, segment in memory.spans(
         table.entries_pa, table.nr_entries * table.entry_size_bytes
     ):
         if segment is None:
             break
-        raw += memory.read(start, size) or b""
-    entries, damages = decode_memory_entries(raw, table)
-    return FoundTable(paddr, how, table, entries, damages)
+        parts.append(memory.read(start, size) or b"")
+    return b"".join(parts)
 
 
-def _locate_segment(memory: Memory, landmarks: Landmarks, place: Place, kernel: Kernel) -> None:
-    """Tell where a file's memory begins from the place of the table in it."""
-    segment = memory.segments[place.number]
+def _locate_segments(memory: Memory, landmarks: Landmarks, kernel: Kernel) -> None:
+    """Tell where files' memory begins from the places of tables in them."""
+    unlocated = {place.number for place in landmarks.tables} & {
+        number for number, one in enumerate(memory.segments) if one.paddr is None
+    }
+    if not unlocated:
+        return
+    # The first entry is at the beginning of a page: each that looks like it is a candidate.
+    firsts = [
+        one
+        for one in landmarks.entries
+        if one.number in unlocated and looks_like_entry(_read_at(memory, one, ENTRY_BYTES))
+    ]
+    for place in landmarks.tables:
+        segment = memory.segments[place.number]
+        base = None if segment.paddr is not None else _base(memory, place, firsts, kernel)
+        if base is not None:
+            memory.locate(segment, base)
+
+
+def _base(memory: Memory, place: Place, firsts: list[Place], kernel: Kernel) -> int | None:
+    """Where memory begins that has this table in it."""
     try:
         table = decode_memory_table(_read_at(memory, place, TABLE_BYTES))
     except FormatError:
-        return
+        return None
     if not table.nr_entries:
-        return
+        return None
     va = kernel.vmcoreinfo.symbol("panicdump_table") if kernel.vmcoreinfo else None
     at = None if va is None else kernel.image_paddr(va)
     if at is not None and at >= place.offset:
-        memory.locate(segment, at - place.offset)
-        return
-    # The first entry is at the beginning of a page: each that looks like it is a candidate, and
-    # the beginning of memory that follows has the roundest address.
+        return at - place.offset
     bases = [
         table.entries_pa - one.offset
-        for one in landmarks.entries
-        if one.number == place.number
-        and one.offset <= table.entries_pa
-        and looks_like_entry(_read_at(memory, one, ENTRY_BYTES))
+        for one in firsts
+        if one.number == place.number and one.offset <= table.entries_pa
     ]
-    if bases:
-        memory.locate(segment, max(bases, key=lambda base: (base & -base) or 1 << 64))
+    # The beginning of memory that follows has the roundest address.
+    return max(bases, key=lambda base: (base & -base) or 1 << 64, default=None)
