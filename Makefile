@@ -189,9 +189,9 @@ bench: build
 	$(VENV)/bin/python -m tests.figures.cycle_cost --lg-env $(ENV)
 	$(VENV)/bin/python -m tests.figures.replay
 
-# Not part of `make test`: ten minutes of processor time for each of fourteen formats.
+# Not part of `make test`: ten minutes of processor time for each of these.
 FUZZ_S := 600
-FUZZ_TARGETS := file region zone record infer storage kdump memory-table devicetree vmcoreinfo dmesg \
+FUZZ_TARGETS := file written region zone record infer storage kdump memory-table devicetree vmcoreinfo dmesg \
 	elf contents table
 
 fuzz: setup

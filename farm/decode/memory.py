@@ -37,6 +37,7 @@ _CMM = re.compile(
 _DUMP_INFO = re.compile(r"^\s*\d+\s+(0x[0-9a-fA-F]+)\s+(0x[0-9a-fA-F]+|\d+)\s+.*?(\S+)\s*$", re.M)
 _IN_NAME = re.compile(r"(?:@|_|-)0x([0-9a-fA-F]{1,16})(?:\.[A-Za-z0-9]+)?$")
 _MAX_TEXT_BYTES = 1 << 20
+_MAX_END = 1 << 64
 _MAX_FILES = 4096
 _MAX_NOTES_BYTES = 1 << 24
 
@@ -264,6 +265,8 @@ def _flat(path: Path, paddr: int | None, name: str = "") -> Segment:
     if paddr is None:
         match = _IN_NAME.search(path.name)
         paddr = int(match[1], 16) if match else None
+    if paddr is not None and not 0 <= paddr <= _MAX_END - file.size_bytes:
+        raise UsageError(f"{path}: no memory of {file.size_bytes:,} bytes begins at {paddr:#x}")
     return Segment(paddr, file.size_bytes, file, 0, str(path), name=name)
 
 
@@ -279,28 +282,34 @@ def _elf(file: FileSource) -> Memory:
     for one in image.segments:
         if one.type is not SegmentType.LOAD or not one.file_size_bytes:
             continue
-        size = min(one.file_size_bytes, max(0, file.size_bytes - one.offset))
-        if size:
+        size = min(one.file_size_bytes, file.size_bytes - one.offset, _MAX_END - one.paddr)
+        if size > 0:
             name = names.get(one.offset, "")
             segments.append(
                 Segment(one.paddr, size, file, one.offset, str(file.path), one.vaddr, name)
             )
-    return Memory("ELF", _without_overlaps(segments), image.notes)
+    # A file is not more memory than it is long: its bytes are at one address only.
+    return Memory("ELF", _without_overlaps(_without_overlaps(segments, "offset")), image.notes)
 
 
-def _without_overlaps(segments: list[Segment]) -> list[Segment]:
-    """The first to hold an address keeps it: bytes are never counted twice."""
+def _without_overlaps(segments: list[Segment], of: str = "paddr") -> list[Segment]:
+    """The first to hold an address, or an offset in the file, keeps it: no byte counts twice."""
     kept: list[Segment] = []
     end = 0
-    for one in sorted(segments, key=lambda segment: segment.paddr or 0):
-        start = one.paddr or 0
-        if one.end <= end:
+    for one in sorted(segments, key=lambda segment: getattr(segment, of)):
+        cut = max(0, end - getattr(one, of))
+        if cut >= one.size_bytes:
             continue
-        if start < end:
-            cut = end - start
-            one = replace(one, paddr=end, offset=one.offset + cut, size_bytes=one.size_bytes - cut)
+        if cut:
+            one = replace(
+                one,
+                paddr=(one.paddr or 0) + cut,
+                vaddr=one.vaddr and one.vaddr + cut,
+                offset=one.offset + cut,
+                size_bytes=one.size_bytes - cut,
+            )
         kept.append(one)
-        end = one.end
+        end = getattr(one, of) + one.size_bytes
     return kept
 
 
@@ -366,5 +375,12 @@ def _told_by_account(path: Path) -> dict[str, int]:
     try:
         said = json.loads(path.read_text())
         return {str(one["file"]).lower(): int(one["base"]) for one in said["files"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise FormatError(f"{path} is no account of a dump: {error}", offset=0) from error

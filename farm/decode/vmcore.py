@@ -15,7 +15,7 @@ from pathlib import Path
 
 from farm.decode.kernel import Kernel
 from farm.decode.landmarks import CHUNK_BYTES, pieces
-from farm.decode.memory import Memory
+from farm.decode.memory import Memory, Segment
 from farm.errors import UsageError
 
 __all__ = ["NT_PRSTATUS", "PRSTATUS_BYTES", "crash_option", "prstatus_of_cpu", "write_vmcore"]
@@ -27,6 +27,8 @@ _PR_PID_AT = 32
 NT_PRSTATUS = 1
 _EM_AARCH64 = 183
 _PAGE = 4096
+# e_phnum has 16 bits, all of them set stands for more, and one is for the notes.
+_MAX_LOADS = 0xFFFE - 1
 _WORD = (1 << 64) - 1
 
 
@@ -100,24 +102,26 @@ def write_vmcore(
     went on from there, and what memory holds now no longer fits them.  Pages of zeros become holes.
     Raises UsageError when the file exists already or cannot be written.
     """
-    segments = memory.located
     notes = b"".join(_note(b"CORE", NT_PRSTATUS, one) for one in registers)
     if text := vmcoreinfo_text(kernel):
         notes += _note(b"VMCOREINFO", 0, text)
-    headers = 64 + 56 * (len(segments) + 1)
-    data_at = -(-(headers + len(notes)) // _PAGE) * _PAGE
-    head = b"\x7fELF\2\1\1" + bytes(9)
+    loads = _loads(memory.located)
+    headers = 64 + 56 * (len(loads) + 1)
+    at = _pages(headers + len(notes))
+    head = bytearray(b"\x7fELF\2\1\1" + bytes(9))
     head += struct.pack(
-        "<2HI3QI6H", 4, _EM_AARCH64, 1, 0, 64, 0, 0, 64, 56, len(segments) + 1, 0, 0, 0
+        "<2HI3QI6H", 4, _EM_AARCH64, 1, 0, 64, 0, 0, 64, 56, len(loads) + 1, 0, 0, 0
     )
     head += struct.pack("<2I6Q", 4, 0, headers, 0, 0, len(notes), len(notes), 4)
-    at = data_at
-    for segment in segments:
-        paddr, size = segment.paddr or 0, segment.size_bytes
-        vaddr = segment.vaddr or _linear(kernel, paddr)
+    placed: list[tuple[Segment, int]] = []
+    for load in loads:
+        paddr = load[0].paddr or 0
+        size = load[-1].end - paddr
+        vaddr = load[0].vaddr & _WORD or _linear(kernel, paddr)
         # No alignment, as in /proc/vmcore: by that crash knows such a file from a netdump.
         head += struct.pack("<2I6Q", 1, 7, at, vaddr, paddr, size, size, 0)
-        at += -(-size // _PAGE) * _PAGE
+        placed += ((one, at + (one.paddr or 0) - paddr) for one in load)
+        at += _pages(size)
     try:
         file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -125,9 +129,9 @@ def write_vmcore(
     try:
         os.pwrite(file, head + notes, 0)
         os.ftruncate(file, at)
-        _copy(memory, file, data_at, progress)
+        _copy(placed, file, progress)
         for paddr, data in then:
-            _put(memory, file, data_at, paddr, data)
+            _put(placed, file, paddr, data)
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}") from error
     finally:
@@ -135,25 +139,50 @@ def write_vmcore(
     return at
 
 
-def _put(memory: Memory, file: int, at: int, paddr: int, data: bytes) -> None:
-    for segment in memory.located:
+def _pages(size_bytes: int) -> int:
+    return -(-size_bytes // _PAGE) * _PAGE
+
+
+def _loads(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """What each PT_LOAD holds: one segment, or neighbours with the gaps between them.
+
+    A dump without its free pages can be of more pieces than an ELF file counts. Then the smallest
+    gaps are closed; they read as zeros.
+    """
+
+    def cost(index: int) -> tuple[bool, int]:
+        before, after = segments[index - 1], segments[index]
+        gap = (after.paddr or 0) - (before.paddr or 0)
+        return after.vaddr - before.vaddr not in (0, gap), gap - before.size_bytes
+
+    by_cost = sorted(range(1, len(segments)), key=cost)
+    closed = set(by_cost[: max(0, len(segments) - _MAX_LOADS)])
+    loads: list[list[Segment]] = []
+    for index, segment in enumerate(segments):
+        if index in closed:
+            loads[-1].append(segment)
+        else:
+            loads.append([segment])
+    return loads
+
+
+def _put(placed: list[tuple[Segment, int]], file: int, paddr: int, data: bytes) -> None:
+    for segment, at in placed:
         begin = max(paddr, segment.paddr or 0)
         end = min(paddr + len(data), segment.end)
         if begin < end:
             os.pwrite(file, data[begin - paddr : end - paddr], at + begin - (segment.paddr or 0))
-        at += -(-segment.size_bytes // _PAGE) * _PAGE
 
 
-def _copy(memory: Memory, file: int, at: int, progress: Progress | None) -> None:
+def _copy(placed: list[tuple[Segment, int]], file: int, progress: Progress | None) -> None:
     buffer = mmap.mmap(-1, CHUNK_BYTES)
     zeros = bytes(CHUNK_BYTES)
-    done = 0
-    for segment in memory.located:
+    done, size_bytes = 0, sum(segment.size_bytes for segment, _ in placed)
+    for segment, at in placed:
         for offset, size in pieces(segment, buffer):
             view = memoryview(buffer)[:size]
             if view != zeros[:size]:
                 os.pwrite(file, view, at + offset)
             if progress is not None:
-                progress(done + offset + size, memory.size_bytes)
+                progress(done + offset + size, size_bytes)
         done += segment.size_bytes
-        at += -(-segment.size_bytes // _PAGE) * _PAGE

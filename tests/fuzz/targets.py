@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from farm.decode.describe import describe_findings
-from farm.decode.findings import Given, recognise
+from farm.decode.findings import Findings, Given, recognise
+from farm.decode.output import extract_files, write_elf, write_regions
 from farm.errors import FarmError
 from farm.formats.contents import decode_contents
 from farm.formats.devicetree import ramoops_nodes
@@ -62,16 +62,24 @@ def _kdump(data: bytes) -> None:
         dump.page(number)
 
 
-def _file(data: bytes) -> None:
+def _file(data: bytes) -> Findings:
     """The command's whole way, from a file."""
-    handle, name = tempfile.mkstemp()
-    try:
-        os.write(handle, data)
-        os.close(handle)
-        found = recognise([Path(name)], Given(base_paddr=0x4000_0000))
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "file"
+        file.write_bytes(data)
+        found = recognise([file], Given(base_paddr=0x4000_0000))
         describe_findings(found, None)
-    finally:
-        Path(name).unlink()
+        return found
+
+
+def _written(data: bytes) -> None:
+    """What the command makes of a file, in every form that it writes."""
+    found = _file(data)
+    ways: list[Callable[[Findings, Path], object]] = [write_elf, extract_files, write_regions]
+    with tempfile.TemporaryDirectory() as name:
+        for number, write in enumerate(ways):
+            with contextlib.suppress(FarmError):
+                write(found, Path(name) / str(number))
 
 
 _DECODERS: dict[str, Callable[[bytes], object]] = {
@@ -89,6 +97,7 @@ _DECODERS: dict[str, Callable[[bytes], object]] = {
     "vmcoreinfo": parse_vmcoreinfo,
     "table": lambda data: parse_table(data.decode("latin-1")),
     "file": _file,
+    "written": _written,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -70,6 +71,50 @@ def frames_without_records(size: int) -> bytes:
     return encode_frames([b""] * (size // 16))
 
 
+def heads_of_tables(size: int) -> bytes:
+    """Heads that all claim the same entries, if not the same number of them."""
+    heads = size // 256
+    room = (size - heads * 64) // 192
+    head = struct.Struct("<16s4H2I16s2Q")
+    entry = struct.Struct("<2I3Q2I2HI32s64s32s16x")
+    at = 0x4000_0000 + heads * 64
+    out = b"".join(
+        head.pack(b"PANICDUMP-TABLE", 1, 64, 192, 0, room - number % 1000, room, b"", at, at)
+        for number in range(heads)
+    )
+    return out + b"".join(
+        entry.pack(number + 1, 0, 0, 0, 16, 1, 0, 0, 0, 0, b"driver", b"device", b"region")
+        for number in range(room)
+    )
+
+
+def single_pages(size: int) -> bytes:
+    """A kdump file of every other page, all of which are the same 4096 bytes of it."""
+    page = 4096
+    count = (size - 7 * page) // 25
+    bitmap = b"\x55" * -(-count // 4)
+    bitmap += bytes(-len(bitmap) % page)
+    blocks = 2 * len(bitmap) // page
+    head = b"KDUMP   " + struct.pack("<i", 6) + bytes(416)
+    head += struct.pack("<2i2I", page, 1, blocks, 2 * count)
+    sub = bytes(96) + struct.pack("<Q", 2 * count)
+    data_at = (2 + blocks) * page + 24 * count
+    descriptors = struct.pack("<Q2IQ", data_at, page, 0, 0) * count
+    return (
+        head.ljust(page, b"\0") + sub.ljust(page, b"\0") + 2 * bitmap + descriptors + b"\xa5" * page
+    )
+
+
+def segments_of_the_same_bytes(size: int) -> bytes:
+    """An ELF file of segments that all have the whole of it as their memory."""
+    count = (size - 64) // 56
+    head = b"\x7fELF\2\1\1" + bytes(9)
+    head += struct.pack("<2HI3QI6H", 4, 183, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
+    return head + b"".join(
+        struct.pack("<2I6Q", 1, 7, 0, 0, number * size, size, size, 0) for number in range(count)
+    )
+
+
 HOSTILE: dict[str, Callable[[int], bytes]] = {
     "noise": lambda size: b"\0" + bytes(range(256)) * (size // 256),
     "noise with ECC": lambda size: b"\2" + bytes(range(256)) * (size // 256),
@@ -80,6 +125,9 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "table heads": lambda size: b"PANICDUMP-TABLE\0" * (size // 16),
     "releases": lambda size: (b"OSRELEASE=" + bytes(4086)) * (size // 4096),
     "record magics": lambda size: b"PANICDMP" * (size // 8),
+    "heads of tables": heads_of_tables,
+    "single pages": single_pages,
+    "segments of the same bytes": segments_of_the_same_bytes,
 }
 
 
