@@ -1,8 +1,7 @@
 """Dumps in the format of kdump-compressed, and the flattened form in which they are sent.
 
 Source: diskdump_mod.h and README of makedumpfile 1.7.2, docs/ of QEMU 7.2 (dump-guest-memory).
-Left out: dumps that were split over several files; headers before version 4, which have no notes;
-pages packed by LZO, snappy or zstd, for which `makedumpfile -c` packs anew with zlib.
+Left out: dumps that were split over several files; headers before version 4, which have no notes.
 """
 
 from __future__ import annotations
@@ -60,8 +59,30 @@ SUB_HEADER = StructTable(
     ),
 )
 PAGE = struct.Struct("<QIIQ")
+
+
+# Bits in the flags of a page's descriptor.
 _ZLIB, _LZO, _SNAPPY, _ZSTD = 1, 2, 4, 0x20
-_PACKED_BY = {_LZO: "LZO", _SNAPPY: "snappy", _ZSTD: "zstd"}
+
+
+def _unpack(flags: int, data: bytes, page_size: int) -> bytes:
+    """The bytes of a page; raises whatever the library raises for what it cannot unpack."""
+    if flags & _ZLIB:
+        return zlib.decompressobj().decompress(data, page_size + 1)
+    # Loaded when a page needs them: every command begins with the imports of all formats.
+    if flags & _LZO:
+        from lzallright import LZOCompressor
+
+        # What is made to become more than a page does so, up to 255 times its size.
+        return LZOCompressor().decompress(data, page_size)
+    if flags & (_SNAPPY | _ZSTD):
+        from cramjam import snappy, zstd
+
+        page = bytearray(page_size)
+        into = snappy.decompress_raw_into if flags & _SNAPPY else zstd.decompress_into
+        return bytes(page[: into(data, page)])
+    return data
+
 
 Read = Callable[[int, int], bytes]
 """Reads (offset, size) of the file; fewer bytes where it ends."""
@@ -110,19 +131,10 @@ class KdumpFile:
         if size > self.page_size:
             raise FormatError(f"kdump: page {number:#x} takes {size} bytes", offset=at)
         data = self.read(offset, size)
-        packer = next((name for bit, name in _PACKED_BY.items() if flags & bit), "")
-        if packer:
-            raise FormatError(
-                f"kdump: page {number:#x} is packed by {packer}",
-                offset=at,
-                next_step="Pack the dump anew with `makedumpfile -c`, which takes zlib.",
-            )
-        if flags & _ZLIB:
-            unpacker = zlib.decompressobj()
-            try:
-                data = unpacker.decompress(data, self.page_size)
-            except zlib.error as error:
-                raise FormatError(f"kdump: page {number:#x}: {error}", offset=at) from None
+        try:
+            data = _unpack(flags, data, self.page_size)
+        except Exception as error:  # each library has one of its own
+            raise FormatError(f"kdump: page {number:#x}: {error}", offset=at) from None
         if len(data) != self.page_size:
             raise FormatError(f"kdump: page {number:#x} has {len(data)} bytes", offset=at)
         return data

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import random
 import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import cramjam
 import pytest
+from lzallright import LZOCompressor
 
 from farm.decode.kernel import Kernel
 from farm.decode.memory import Memory, open_memory
@@ -77,7 +81,7 @@ def test_the_count_that_stands_for_more_is_not_used(tmp_path: Path) -> None:
         assert again.read(number * PAGE, PAGE) == b"\xa5" * PAGE
 
 
-def kdump(numbers: list[int]) -> bytes:
+def kdump(numbers: list[int], flags: int = 0, packed: bytes = b"\xa5" * PAGE) -> bytes:
     """A kdump file of these pages, which all have the same content."""
     last = numbers[-1] + 1
     bits = bytearray(-(-last // 8 // PAGE) * PAGE)
@@ -87,10 +91,41 @@ def kdump(numbers: list[int]) -> bytes:
     head += struct.pack("<2i2I", PAGE, 1, 2 * len(bits) // PAGE, last)
     sub = bytes(96) + struct.pack("<Q", last)
     data_at = 2 * PAGE + 2 * len(bits) + 24 * len(numbers)
-    descriptors = struct.pack("<Q2IQ", data_at, PAGE, 0, 0) * len(numbers)
+    descriptors = struct.pack("<Q2IQ", data_at, len(packed), flags, 0) * len(numbers)
     return b"".join(
-        (head.ljust(PAGE, b"\0"), sub.ljust(PAGE, b"\0"), 2 * bits, descriptors, b"\xa5" * PAGE)
+        (head.ljust(PAGE, b"\0"), sub.ljust(PAGE, b"\0"), 2 * bits, descriptors, packed)
     )
+
+
+CONTENT = random.Random(11).randbytes(PAGE // 2) + bytes(PAGE // 2)
+PACKERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "zlib": (1, zlib.compress),
+    "LZO": (2, lambda data: bytes(LZOCompressor().compress(data))),
+    "snappy": (4, lambda data: bytes(cramjam.snappy.compress_raw(data))),
+    "zstd": (0x20, lambda data: bytes(cramjam.zstd.compress(data))),
+}
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_pages_packed_by_any_of_makedumpfile(name: str, tmp_path: Path) -> None:
+    flags, pack = PACKERS[name]
+    file = tmp_path / "kdump"
+    packed = pack(CONTENT)
+    file.write_bytes(kdump([3, 4, 9], flags, packed))
+    memory = open_memory([file])
+    assert memory.read(3 * PAGE, 2 * PAGE) == 2 * CONTENT
+    assert memory.read(9 * PAGE + 5, 100) == CONTENT[5:105]
+    rng = random.Random(12)
+    for damaged in (
+        packed[: len(packed) // 2],
+        pack(CONTENT[1:]),
+        pack(CONTENT + b"more"),
+        pack(bytes(1 << 20)) if name != "snappy" else b"\xff\xff\xff\xff\x0f" + packed,
+        rng.randbytes(200),
+    ):
+        file.write_bytes(kdump([3], flags, damaged[:PAGE]))
+        with pytest.raises(FarmError, match="kdump: page 0x3"):
+            open_memory([file]).read(3 * PAGE, PAGE)
 
 
 def elf(loads: list[tuple[int, int, int, int]], size: int) -> bytes:
