@@ -7,22 +7,24 @@ the same on both, so that what counts there is what is said of files that the se
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from farm.build import kconfig, process
+from farm.build import kconfig, keys, process
 from farm.build.check import complaints, sizes
 from farm.build.check.complaints import Complaint
 from farm.build.check.ledger import Ledger, Outcome, Step
 from farm.build.check.workshop import MODULES, OFF, Workshop
-from farm.build.kernel import ARM64, Architecture, KernelBuild
+from farm.build.kernel import ARM64, Architecture, KernelBuild, compiler_version
 from farm.errors import BuildError
 
 _TARGETS = ("vmlinux", "modules")
 _UNFINISHED = "panic-farm-unfinished"
+_CONFIGURED = "panic-farm-configured"
 _FRAGMENT = "check.config"
 
 
@@ -141,7 +143,7 @@ def off_in_files(work: Workshop, ledger: Ledger, architecture: Architecture) -> 
         objects = [name for name, source in _objects(work, out) if work.in_base(source)]
         lines: list[str] = []
         with _started(work, architecture, OFF, work.whole, log) as build:
-            build.configure(out / _FRAGMENT, on_line=lines.append)
+            _configure(work, build, architecture, OFF, lines.append, complete=True)
             build.compile_objects(objects, lines.append)
         found = _of_the_series(work, _complaints(work, lines))
         return _judged(found, _known(ledger, _base_key(work)), f"{len(objects)} objects")
@@ -187,8 +189,7 @@ def compile_kernel(
             lines.append(line)
 
     with _started(work, architecture, mode, count, log) as build:
-        fragment = work.out(architecture.name) / _FRAGMENT
-        build.configure(fragment, complete=whole, on_line=on_line)
+        _configure(work, build, architecture, mode, on_line, complete=whole)
         build.compile(work.progress.advance, on_line=on_line, targets=targets)
     return _complaints(work, lines)
 
@@ -210,6 +211,35 @@ def _started(
         (out / name).with_suffix(".o").unlink(missing_ok=True)
     yield work.build(architecture, log)
     unfinished.unlink()
+
+
+def _configure(
+    work: Workshop,
+    build: KernelBuild,
+    architecture: Architecture,
+    mode: str,
+    on_line: Callable[[str], None],
+    *,
+    complete: bool,
+) -> None:
+    """Write the configuration, unless it would come out as it is.
+
+    Most patches change nothing of what Kconfig asks, and it takes some seconds, in which one
+    processor has nothing to do: Kconfig tries what the compiler can.
+    """
+    out = work.out(architecture.name)
+    inputs = [
+        work.options(architecture, mode),
+        work.kconfig(),
+        compiler_version(architecture),
+        complete,
+    ]
+    key, known = keys.sha256(json.dumps(inputs).encode()), out / _CONFIGURED
+    if known.is_file() and known.read_text() == key:
+        return
+    known.unlink(missing_ok=True)
+    build.configure(out / _FRAGMENT, complete=complete, on_line=on_line)
+    known.write_text(key)
 
 
 def _complaints(work: Workshop, lines: list[str]) -> list[Complaint]:

@@ -65,6 +65,13 @@ class Workshop:
         """Those of them that are C."""
         return tuple(name for name in self.touched if name.endswith((".c", ".h")))
 
+    def kconfig(self) -> dict[str, str]:
+        """Return the Kconfig files that the series touches, as the tree has them now."""
+        files = {
+            name: self.tree / name for name in self.touched if Path(name).name.startswith("Kconfig")
+        }
+        return {name: path.read_text() for name, path in files.items() if path.is_file()}
+
     def in_base(self, name: str) -> bool:
         """Say whether the base source has the file, which the series touches."""
         return (self.store / "pristine" / name).is_file()
