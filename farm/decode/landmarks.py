@@ -22,7 +22,7 @@ from farm.formats.memory_table import MAGIC, MAX_ENTRIES
 from farm.formats.ramoops import PANICDUMP_SIGNATURE, SIGNATURE
 from farm.formats.vmcoreinfo import FIRST_WORD
 
-__all__ = ["Landmarks", "Place", "find_bytes", "find_landmarks", "pieces"]
+__all__ = ["Landmarks", "Place", "find_bytes", "find_landmarks", "pieces", "whole_pages"]
 
 CHUNK_BYTES = 1 << 20
 PAGE_BYTES = 4096
@@ -121,7 +121,7 @@ def _stretches(memory: Memory) -> Iterator[tuple[int, list[_Part]]]:
         while at < segment.size_bytes:
             end = min(at + _STRETCH_BYTES - size, segment.size_bytes)
             parts.append(_Part(number, segment, at, end))
-            size += _whole_pages(end - at)
+            size += whole_pages(end - at)
             if size == _STRETCH_BYTES:
                 yield before + end, parts
                 parts, size = [], 0
@@ -131,7 +131,8 @@ def _stretches(memory: Memory) -> Iterator[tuple[int, list[_Part]]]:
         yield before, parts
 
 
-def _whole_pages(size_bytes: int) -> int:
+def whole_pages(size_bytes: int) -> int:
+    """So many bytes and what is missing of the last page."""
     return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
@@ -197,7 +198,7 @@ def _fill(parts: list[_Part], buffer: mmap.mmap) -> Iterator[tuple[int, _Spots]]
             end = used + size
             part.segment.source.read_into(part.segment.offset + at, view[used:end])
             spots.add(used, Place(part.number, at))
-            used = _whole_pages(end)
+            used = whole_pages(end)
             view[end:used] = bytes(used - end)
             at += size
             if used == CHUNK_BYTES:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from farm.decode.kernel import Kernel
-from farm.decode.landmarks import CHUNK_BYTES, pieces
+from farm.decode.landmarks import CHUNK_BYTES, pieces, whole_pages
 from farm.decode.memory import Memory, Segment
 from farm.errors import UsageError
 
@@ -26,7 +26,6 @@ PRSTATUS_BYTES = 392
 _PR_PID_AT = 32
 NT_PRSTATUS = 1
 _EM_AARCH64 = 183
-_PAGE = 4096
 # e_phnum has 16 bits, all of them set stands for more, and one is for the notes.
 _MAX_LOADS = 0xFFFE - 1
 _WORD = (1 << 64) - 1
@@ -107,7 +106,7 @@ def write_vmcore(
         notes += _note(b"VMCOREINFO", 0, text)
     loads = _loads(memory.located)
     headers = 64 + 56 * (len(loads) + 1)
-    at = _pages(headers + len(notes))
+    at = whole_pages(headers + len(notes))
     head = bytearray(b"\x7fELF\2\1\1" + bytes(9))
     head += struct.pack(
         "<2HI3QI6H", 4, _EM_AARCH64, 1, 0, 64, 0, 0, 64, 56, len(loads) + 1, 0, 0, 0
@@ -121,7 +120,7 @@ def write_vmcore(
         # No alignment, as in /proc/vmcore: by that crash knows such a file from a netdump.
         head += struct.pack("<2I6Q", 1, 7, at, vaddr, paddr, size, size, 0)
         placed += ((one, at + (one.paddr or 0) - paddr) for one in load)
-        at += _pages(size)
+        at += whole_pages(size)
     try:
         file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -137,10 +136,6 @@ def write_vmcore(
     finally:
         os.close(file)
     return at
-
-
-def _pages(size_bytes: int) -> int:
-    return -(-size_bytes // _PAGE) * _PAGE
 
 
 def _loads(segments: Sequence[Segment]) -> list[list[Segment]]:

@@ -17,6 +17,7 @@ from farm.decode.kernel import Kernel
 from farm.decode.memory import Memory, open_memory
 from farm.decode.vmcore import write_vmcore
 from farm.errors import FarmError
+from tests.formats.format_samples import kdump
 
 PAGE = 4096
 
@@ -79,22 +80,6 @@ def test_the_count_that_stands_for_more_is_not_used(tmp_path: Path) -> None:
     again = open_memory([out])
     for number in rng.sample(numbers, 500):
         assert again.read(number * PAGE, PAGE) == b"\xa5" * PAGE
-
-
-def kdump(numbers: list[int], flags: int = 0, packed: bytes = b"\xa5" * PAGE) -> bytes:
-    """A kdump file of these pages, which all have the same content."""
-    last = numbers[-1] + 1
-    bits = bytearray(-(-last // 8 // PAGE) * PAGE)
-    for number in numbers:
-        bits[number >> 3] |= 1 << (number & 7)
-    head = b"KDUMP   " + struct.pack("<i", 6) + bytes(416)
-    head += struct.pack("<2i2I", PAGE, 1, 2 * len(bits) // PAGE, last)
-    sub = bytes(96) + struct.pack("<Q", last)
-    data_at = 2 * PAGE + 2 * len(bits) + 24 * len(numbers)
-    descriptors = struct.pack("<Q2IQ", data_at, len(packed), flags, 0) * len(numbers)
-    return b"".join(
-        (head.ljust(PAGE, b"\0"), sub.ljust(PAGE, b"\0"), 2 * bits, descriptors, packed)
-    )
 
 
 CONTENT = random.Random(11).randbytes(PAGE // 2) + bytes(PAGE // 2)

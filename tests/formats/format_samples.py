@@ -1,8 +1,10 @@
-"""Records and zones that several tests of the formats need."""
+"""Records, zones and dumps that several tests of the formats need."""
 
 from __future__ import annotations
 
+import struct
 import uuid
+from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from farm.formats.encode import NewContentsEntry, NewRecord, NewRegion, encode_c
 from farm.formats.pattern import expected_bytes
 
 NONCE = 0x0123_4567_89AB_CDEF
+_PAGE = 4096
 BOOT_ID = uuid.UUID("0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0ff")
 
 
@@ -144,3 +147,19 @@ def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+def kdump(numbers: Sequence[int], flags: int = 0, packed: bytes = b"\xa5" * _PAGE) -> bytes:
+    """A kdump file of these pages, which all have the same content."""
+    last = numbers[-1] + 1
+    bits = bytearray(-(-last // 8 // _PAGE) * _PAGE)
+    for number in numbers:
+        bits[number >> 3] |= 1 << (number & 7)
+    head = b"KDUMP   " + struct.pack("<i", 6) + bytes(416)
+    head += struct.pack("<2i2I", _PAGE, 1, 2 * len(bits) // _PAGE, last)
+    sub = bytes(96) + struct.pack("<Q", last)
+    data_at = 2 * _PAGE + 2 * len(bits) + 24 * len(numbers)
+    descriptors = struct.pack("<Q2IQ", data_at, len(packed), flags, 0) * len(numbers)
+    return b"".join(
+        (head.ljust(_PAGE, b"\0"), sub.ljust(_PAGE, b"\0"), 2 * bits, descriptors, packed)
+    )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from farm.formats.encode import encode_frames, encode_record, encode_zone
 from farm.formats.ramoops import SIGNATURE
-from tests.formats.format_samples import contents_record, device_record
+from tests.formats.format_samples import contents_record, device_record, kdump
 from tests.fuzz.targets import TARGETS, budget_s
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -90,19 +90,7 @@ def heads_of_tables(size: int) -> bytes:
 
 def single_pages(size: int) -> bytes:
     """A kdump file of every other page, all of which are the same 4096 bytes of it."""
-    page = 4096
-    count = (size - 7 * page) // 25
-    bitmap = b"\x55" * -(-count // 4)
-    bitmap += bytes(-len(bitmap) % page)
-    blocks = 2 * len(bitmap) // page
-    head = b"KDUMP   " + struct.pack("<i", 6) + bytes(416)
-    head += struct.pack("<2i2I", page, 1, blocks, 2 * count)
-    sub = bytes(96) + struct.pack("<Q", 2 * count)
-    data_at = (2 + blocks) * page + 24 * count
-    descriptors = struct.pack("<Q2IQ", data_at, page, 0, 0) * count
-    return (
-        head.ljust(page, b"\0") + sub.ljust(page, b"\0") + 2 * bitmap + descriptors + b"\xa5" * page
-    )
+    return kdump(range(0, 2 * (size // 25), 2))
 
 
 def segments_of_the_same_bytes(size: int) -> bytes:
