@@ -112,14 +112,14 @@ def write_vmcore(
         "<2HI3QI6H", 4, _EM_AARCH64, 1, 0, 64, 0, 0, 64, 56, len(loads) + 1, 0, 0, 0
     )
     head += struct.pack("<2I6Q", 4, 0, headers, 0, 0, len(notes), len(notes), 4)
-    placed: list[tuple[Segment, int]] = []
+    placed: dict[Segment, int] = {}
     for load in loads:
         paddr = load[0].paddr or 0
         size = load[-1].end - paddr
         vaddr = load[0].vaddr & _WORD or _linear(kernel, paddr)
         # No alignment, as in /proc/vmcore: by that crash knows such a file from a netdump.
         head += struct.pack("<2I6Q", 1, 7, at, vaddr, paddr, size, size, 0)
-        placed += ((one, at + (one.paddr or 0) - paddr) for one in load)
+        placed |= {one: at + (one.paddr or 0) - paddr for one in load}
         at += whole_pages(size)
     try:
         file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -130,7 +130,10 @@ def write_vmcore(
         os.ftruncate(file, at)
         _copy(placed, file, progress)
         for paddr, data in then:
-            _put(placed, file, paddr, data)
+            for start, size, segment in memory.spans(paddr, len(data)):
+                if segment is not None:
+                    offset = placed[segment] + start - (segment.paddr or 0)
+                    os.pwrite(file, data[start - paddr :][:size], offset)
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}") from error
     finally:
@@ -161,19 +164,11 @@ def _loads(segments: Sequence[Segment]) -> list[list[Segment]]:
     return loads
 
 
-def _put(placed: list[tuple[Segment, int]], file: int, paddr: int, data: bytes) -> None:
-    for segment, at in placed:
-        begin = max(paddr, segment.paddr or 0)
-        end = min(paddr + len(data), segment.end)
-        if begin < end:
-            os.pwrite(file, data[begin - paddr : end - paddr], at + begin - (segment.paddr or 0))
-
-
-def _copy(placed: list[tuple[Segment, int]], file: int, progress: Progress | None) -> None:
+def _copy(placed: dict[Segment, int], file: int, progress: Progress | None) -> None:
     buffer = mmap.mmap(-1, CHUNK_BYTES)
     zeros = bytes(CHUNK_BYTES)
-    done, size_bytes = 0, sum(segment.size_bytes for segment, _ in placed)
-    for segment, at in placed:
+    done, size_bytes = 0, sum(segment.size_bytes for segment in placed)
+    for segment, at in placed.items():
         for offset, size in pieces(segment, buffer):
             view = memoryview(buffer)[:size]
             if view != zeros[:size]:
