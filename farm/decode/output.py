@@ -141,10 +141,11 @@ def _regions(found: Findings) -> Iterable[tuple[str, bytes]]:
 def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> str:
     """Write memory as a vmcore, or the only record in ELF form; returns what was done, in words."""
     if found.memory is not None:
-        registers = registers_by_cpu(found)
+        own = _own_registers(found)
+        registers = dict(enumerate(own)) or _saved_registers(found)
         then = list(_online_mask(found, registers)) if registers else []
         # To registers of the dump itself, which are later ones, the stacks in its memory belong.
-        if not _own_registers(found):
+        if not own:
             then += _saved_stacks(found)
         size = write_vmcore(
             found.memory.memory,
@@ -169,10 +170,8 @@ def write_elf(found: Findings, out: Path, progress: Progress | None = None) -> s
     return "record in ELF form"
 
 
-def registers_by_cpu(found: Findings) -> dict[int, bytes]:
-    """NT_PRSTATUS by processor: of the dump itself, or what the records of the CPUs hold."""
-    if own := _own_registers(found):
-        return dict(enumerate(own))
+def _saved_registers(found: Findings) -> dict[int, bytes]:
+    """NT_PRSTATUS by processor, as the records of the CPUs hold it."""
     saved: dict[int, bytes] = {}
     for record in _cpu_records(found):
         for region, behind in pairwise(record.regions):
