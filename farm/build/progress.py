@@ -19,8 +19,9 @@ _PLAIN_INTERVAL_S = 10.0
 class BuildProgress:
     """Reports the stages of one build and how far each one is."""
 
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+    def __init__(self, *, live: bool = True) -> None:
+        """Without ``live`` there are plain lines on a terminal, too: one of several at once."""
+        self._live = live and sys.stderr.isatty()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._stage = ""

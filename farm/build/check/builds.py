@@ -24,6 +24,7 @@ from farm.errors import BuildError
 
 _TARGETS = ("vmlinux", "modules")
 _UNFINISHED = "panic-farm-unfinished"
+_CLEAN = "panic-farm-clean"
 _CONFIGURED = "panic-farm-configured"
 _FRAGMENT = "check.config"
 
@@ -37,6 +38,7 @@ def base_build(work: Workshop) -> Step:
         out = work.out(ARM64.name)
         shutil.rmtree(out, ignore_errors=True)
         found = compile_kernel(work, ARM64, MODULES, 0, log, whole=False)
+        _mark_clean(work, ARM64)
         data = {
             "complaints": _plain(found),
             "sizes": sizes.read(out),
@@ -64,7 +66,7 @@ def each_patch(work: Workshop, ledger: Ledger) -> list[Step]:
     def step(count: int) -> Step:
         def act(log: Path) -> Outcome:
             found = compile_kernel(work, ARM64, MODULES, count, log, whole=count == work.whole)
-            return _judged(found, _known(ledger, _base_key(work)), "")
+            return Outcome("", _new_in_build(work, ledger, ARM64, found))
 
         name = work.patches[count - 1].name
         return Step(work.base, "builds", name, work.build_key("patch", ARM64, MODULES, count), act)
@@ -77,9 +79,7 @@ def whole(work: Workshop, ledger: Ledger, architecture: Architecture, mode: str)
 
     def act(log: Path) -> Outcome:
         found = compile_kernel(work, architecture, mode, work.whole, log, whole=True)
-        if architecture is not ARM64:
-            found = _of_the_series(work, found)
-        return _judged(found, _known(ledger, _base_key(work)), "")
+        return Outcome("", _new_in_build(work, ledger, architecture, found))
 
     key = work.build_key("whole", architecture, mode)
     return Step(work.base, "whole", f"{architecture.name} ={mode}", key, act)
@@ -89,10 +89,12 @@ def sparse(work: Workshop, ledger: Ledger, architecture: Architecture) -> Step:
     """sparse over every file that the series touches."""
 
     def act(log: Path) -> Outcome:
-        compile_kernel(work, architecture, MODULES, work.whole, log, whole=True)
+        built = compile_kernel(work, architecture, MODULES, work.whole, log, whole=True)
+        # Its own step says what that said.
+        _new_in_build(work, ledger, architecture, built)
         found, checked = _sparse(work, architecture, log)
         before = _known(ledger, _base_sparse_key(work))
-        return _judged(found, before, f"{checked} files")
+        return Outcome(f"{checked} files", _new(found, before))
 
     key = work.build_key("sparse", architecture, MODULES) + _sparse_version()
     return Step(work.base, "sparse", architecture.name, key, act)
@@ -111,7 +113,7 @@ def off(work: Workshop, ledger: Ledger) -> Step:
         # The test devices have been built as a module here, with the options on.
         sizes.forget_others(out, before["sizes"])
         found = compile_kernel(work, ARM64, OFF, work.whole, log, whole=True)
-        faults = list(_judged(found, before, "").faults)
+        faults = list(_new_in_build(work, ledger, ARM64, found))
         options = kconfig.parse((out / ".config").read_text(), ".config")
         faults += [
             f"the configuration differs: {name} is {options.get(name, 'n')}, "
@@ -145,8 +147,9 @@ def off_in_files(work: Workshop, ledger: Ledger, architecture: Architecture) -> 
         with _started(work, architecture, OFF, work.whole, log) as build:
             _configure(work, build, architecture, OFF, lines.append, complete=True)
             build.compile_objects(objects, lines.append)
-        found = _of_the_series(work, _complaints(work, lines))
-        return _judged(found, _known(ledger, _base_key(work)), f"{len(objects)} objects")
+        found = _complaints(work, lines)
+        faults = _new_in_build(work, ledger, architecture, found)
+        return Outcome(f"{len(objects)} objects", faults)
 
     key = work.build_key("off", architecture, OFF)
     return Step(work.base, "off", f"{architecture.name}, touched files", key, act)
@@ -178,9 +181,9 @@ def compile_kernel(
 ) -> list[Complaint]:
     """Build the first ``count`` patches; return all that was said of files and of the kernel.
 
-    Files that the series touches are compiled in any case, and all of them after a build that did
-    not come to its end: what it said of files is lost. With ``whole`` the kernel must have all
-    options that are asked for.
+    What is not compiled is not complained of again. So files that the series touches are compiled
+    in any case unless the last build here is known to have said nothing new, and all of them if it
+    did not come to its end. With ``whole`` the kernel must have all options that are asked for.
     """
     lines: list[str] = []
 
@@ -207,8 +210,11 @@ def _started(
     out.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
     (out / _FRAGMENT).write_text(work.options(architecture, mode))
-    for name in work.sources:
-        (out / name).with_suffix(".o").unlink(missing_ok=True)
+    clean = out / _CLEAN
+    if not clean.exists():
+        for name in work.sources:
+            (out / name).with_suffix(".o").unlink(missing_ok=True)
+    clean.unlink(missing_ok=True)
     yield work.build(architecture, log)
     unfinished.unlink()
 
@@ -281,9 +287,26 @@ def _sparse(work: Workshop, architecture: Architecture, log: Path) -> tuple[list
     return found, len(objects)
 
 
-def _judged(found: list[Complaint], before: dict[str, Any], detail: str) -> Outcome:
+def _new_in_build(
+    work: Workshop, ledger: Ledger, architecture: Architecture, found: list[Complaint]
+) -> tuple[str, ...]:
+    """Return what the base source did not say; if that is nothing, the build folder is clean."""
+    if architecture is not ARM64:
+        found = _of_the_series(work, found)
+    faults = _new(found, _known(ledger, _base_key(work)))
+    if not faults:
+        _mark_clean(work, architecture)
+    return faults
+
+
+def _mark_clean(work: Workshop, architecture: Architecture) -> None:
+    """The last build has said nothing that a later one would have to say again."""
+    (work.out(architecture.name) / _CLEAN).touch()
+
+
+def _new(found: list[Complaint], before: dict[str, Any]) -> tuple[str, ...]:
     known = [Complaint(*one) for one in before["complaints"]]
-    return Outcome(detail, tuple(str(one) for one in complaints.new(found, known)))
+    return tuple(str(one) for one in complaints.new(found, known))
 
 
 def _known(ledger: Ledger, key: str) -> dict[str, Any]:

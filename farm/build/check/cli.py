@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import typer
 from farm.build import cache, pipeline, process
 from farm.build.check import plan
 from farm.build.check.ledger import Ledger, Result
+from farm.build.check.together import together
 from farm.build.kernel import TOOLS, default_jobs
 from farm.build.progress import BuildProgress
 from farm.errors import BuildError, UsageError
@@ -43,7 +45,11 @@ def kernel_check(
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option(min=0, help="Compilers at once; 0: one per processor.", show_default=False),
+        typer.Option(
+            min=0,
+            help="Compilers at once, of each version; 0: one per processor.",
+            show_default=False,
+        ),
     ] = 0,
     again: Annotated[
         bool, typer.Option("--again", help="Check also what has passed and not changed since.")
@@ -52,8 +58,8 @@ def kernel_check(
 ) -> None:
     """Check the series the way a maintainer would; exit code 1 if something is wrong with it.
 
-    What has passed is not checked again as long as nothing that decides it has changed: patches,
-    base source, configuration, tools.
+    Several versions are checked side by side. What has passed is not checked again as long as
+    nothing that decides it has changed: patches, base source, configuration, tools.
     """
     project = pipeline.project_folder()
     bases = _bases(base or [_ALL], project)
@@ -64,26 +70,13 @@ def kernel_check(
         raise BuildError(
             error.message, next_step="`make kernel-check` installs what it needs"
         ) from None
-    root = cache.root() / "check"
-    results: list[Result] = []
     begin = time.monotonic()
-    with (
-        termination_as_interrupt(),
-        BuildProgress() as progress,
-        cache.locked(root, "farm kernel-check", progress.say),
-    ):
-        for one in bases:
-            request = pipeline.Request(
-                board="virtual",
-                base=one,
-                jobs=jobs or default_jobs(),
-                force=False,
-                project=project,
-                cache=root,
-            )
-            work = plan.open_workshop(request, progress)
-            ledger = Ledger(work.store / "passed", root / "logs", again=again)
-            results += plan.take(work, ledger, parts)
+    with termination_as_interrupt():
+        if len(bases) == 1:
+            results = _check(bases[0], project, parts, jobs, again)
+        else:
+            works = [partial(_check, one, project, parts, jobs, again, live=False) for one in bases]
+            results = [result for found in together(works) for result in found]
     seconds = time.monotonic() - begin
     passed = all(result.passed for result in results)
     if as_json:
@@ -99,8 +92,33 @@ def kernel_check(
         raise typer.Exit(_FAILED)
 
 
+def _check(
+    base: str, project: Path, parts: Sequence[str], jobs: int, again: bool, *, live: bool = True
+) -> list[Result]:
+    """Check the series for ``base``; only one process at a time does."""
+    root = cache.root() / "check"
+    request = pipeline.Request(
+        board="virtual",
+        base=base,
+        jobs=jobs or default_jobs(),
+        force=False,
+        project=project,
+        cache=root,
+    )
+    with (
+        BuildProgress(live=live) as progress,
+        cache.locked(root / "locks" / base, f"farm kernel-check --base {base}", progress.say),
+    ):
+        work = plan.open_workshop(request, progress)
+        ledger = Ledger(work.store / "passed", root / "logs", again=again)
+        return list(plan.take(work, ledger, parts))
+
+
 def _bases(asked: Sequence[str], project: Path) -> list[str]:
     """Return the base versions, newest first; ``all`` are those with a series."""
+    wrong = [one for one in asked if one != _ALL and _BASE.fullmatch(one) is None]
+    if wrong:
+        raise UsageError(f"--base: {wrong[0]!r} is no version of a kernel", "Such as 6.12, or all.")
     if _ALL not in asked:
         return list(dict.fromkeys(asked))
     folder = project / "kernel-patches"
