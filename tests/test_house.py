@@ -20,7 +20,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "farm.formats": frozenset({"farm", "farm.errors"}),
     "farm.qualcomm": frozenset({"farm", "farm.errors"}),
     "farm.build": frozenset({"farm", "farm.errors", "farm.signals", "farm.yaml_file"}),
-    "farm.virtual": frozenset({"farm", "farm.errors"}),
+    "farm.virtual": frozenset({"farm", "farm.errors", "farm.signals"}),
     "farm.boards": frozenset({"farm", "farm.errors", "farm.yaml_file", "farm.build"}),
     "farm.decode": frozenset({"farm", "farm.errors", "farm.formats"}),
     "farm.bench": frozenset(

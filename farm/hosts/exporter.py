@@ -8,7 +8,6 @@ and keeps that running: labgrid's ends when the coordinator goes. Nothing here l
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -35,7 +34,7 @@ from labgrid.remote.config import ResourceConfig
 from farm.bench import hooks
 from farm.bench.hosts import LAUNCHER, is_host
 from farm.errors import BenchError, FarmError, UsageError
-from farm.signals import ENDING, handled
+from farm.signals import ENDING, ending_with_parent, handled
 
 __all__ = ["VIRTUAL_BOARD", "Exporter", "HostConfig", "VirtualBoard", "expanded", "read_config"]
 
@@ -51,8 +50,6 @@ _WELL_S = 30.0
 _LOOK_S = 0.5
 _END_DEADLINE_S = 15.0
 _SPEED = 115200
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 # What decides where boards keep their state and where kernels lie.
 _HANDED_ON = ("PANIC_FARM_STATE", "PANIC_FARM_CACHE", "XDG_RUNTIME_DIR")
 
@@ -155,15 +152,6 @@ def expanded(config: HostConfig, status: Mapping[str, Mapping[str, Any]]) -> dic
             "BoardUsb": {"serial": now["usb_serial"]},
         }
     return groups
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    def run() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return run
 
 
 class _StopAsked(Exception):
@@ -300,7 +288,7 @@ class Exporter:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=ending_with_parent(signal.SIGTERM),
         )
         last = [""]
         readers = [

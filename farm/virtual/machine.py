@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from farm.errors import BenchError, UsageError
+from farm.signals import ending_with_parent
 from farm.virtual.options import BoardOptions
 from farm.virtual.qmp import Event, QmpConnection
 
@@ -28,8 +26,6 @@ SERIAL_CHARDEV = "serial0"
 
 _START_DEADLINE_S = 10.0
 _COMMAND_DEADLINE_S = 5.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Ending(Enum):
@@ -94,17 +90,6 @@ def command_line(
     ]
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """A function for the forked child: get SIGKILL when the parent dies, however it dies."""
-
-    def run() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return run
-
-
 class Machine:
     """A running QEMU; ``ended`` becomes the reason, once."""
 
@@ -129,7 +114,7 @@ class Machine:
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=ending_with_parent(signal.SIGKILL),
             )
         machine = cls(process)
         try:

@@ -5,7 +5,6 @@ Each process counts the processor time of its own tools, and each can be ended w
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import signal
 import sys
@@ -15,9 +14,8 @@ from multiprocessing.context import ForkProcess
 from typing import Any, TypeVar
 
 from farm.errors import BuildError, FarmError
-from farm.signals import termination_as_interrupt
+from farm.signals import ending_with_parent, termination_as_interrupt
 
-_PR_SET_PDEATHSIG = 1
 _INTERRUPTED = 130
 
 T = TypeVar("T")
@@ -30,13 +28,14 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
     when this process is interrupted.
     """
     context = multiprocessing.get_context("fork")
+    first = ending_with_parent(signal.SIGTERM)
     children: list[ForkProcess] = []
     waited_for: dict[Connection, int] = {}
     results: dict[int, T] = {}
     try:
         for number, work in enumerate(works):
             answers, answer = context.Pipe(duplex=False)
-            child = context.Process(target=_do, args=(work, answer))
+            child = context.Process(target=_do, args=(first, work, answer))
             child.start()
             answer.close()
             children.append(child)
@@ -53,10 +52,10 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
     return [results[number] for number in range(len(works))]
 
 
-def _do(work: Callable[[], T], answer: Connection) -> None:
+def _do(first: Callable[[], None], work: Callable[[], T], answer: Connection) -> None:
     # Ctrl-C reaches the parent as well, which ends this process: one signal, not two.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    first()
     try:
         with termination_as_interrupt():
             try:
