@@ -14,6 +14,7 @@ __all__ = [
     "is_required",
     "is_static",
     "unmatched",
+    "unmatched_exceptions",
 ]
 
 
@@ -56,6 +57,18 @@ def expected_of(cycle: CycleInput, device: ManifestDevice) -> frozenset[FindingK
     return frozenset(
         kind for one in cycle.exceptions if _matches(one.device, device) for kind in one.kinds
     )
+
+
+def unmatched_exceptions(cycle: CycleInput, devices: Iterable[ManifestDevice]) -> tuple[str, ...]:
+    """List the exceptions if not one is of a registered device: the scenario would prove nothing.
+
+    A board may well be without some of them.
+    """
+    patterns = tuple(one.device for one in cycle.exceptions)
+    registered = tuple(devices)
+    if expected_of_contents(cycle) or any(expected_of(cycle, device) for device in registered):
+        return ()
+    return patterns if cycle.expect is Expect.PARTIAL else ()
 
 
 def expected_of_contents(cycle: CycleInput) -> frozenset[FindingKind]:

@@ -13,7 +13,7 @@ from farm.judge.case import Case, zone_finding
 from farm.judge.device import describe_stale, lay_there_before
 from farm.judge.dump import DumpFile, same_names
 from farm.judge.names import shown
-from farm.judge.policy import expected_of_contents
+from farm.judge.policy import expected_of_contents, unmatched_exceptions
 from farm.model import Evidence, Expect, Finding, FindingKind, Subject, Verdict
 
 __all__ = ["corrected_symbols", "judge_zone", "records_bytes"]
@@ -229,13 +229,13 @@ def _budget_findings(case: Case) -> list[Finding]:
     return findings
 
 
-def _never_registered(patterns: tuple[str, ...]) -> list[Finding]:
+def _never_registered(patterns: tuple[str, ...], wanted: str) -> list[Finding]:
     return [
         Finding(
             subject=Subject.DEVICE,
             kind=FindingKind.NEVER_REGISTERED,
             verdict=Verdict.FAIL,
-            message=f"{shown(pattern)}: required, but never registered",
+            message=f"{shown(pattern)}: {wanted}, but never registered",
             device=shown(pattern),
             driver=shown(pattern),
             evidence=Evidence(expected=shown(pattern), got="no such device in the manifest"),
@@ -250,7 +250,10 @@ def judge_zone(case: Case, *, all_intact: bool, never_registered: tuple[str, ...
     all_intact = all_intact and not any(one.verdict is Verdict.FAIL for one in contents)
     all_intact = all_intact and not case.dump.foreign
     return [
-        *_never_registered(never_registered),
+        *_never_registered(never_registered, "required"),
+        *_never_registered(
+            unmatched_exceptions(case.cycle, case.manifest.devices), "what the scenario is about"
+        ),
         *contents,
         *_file_findings(case),
         *_budget_findings(case),

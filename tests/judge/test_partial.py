@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farm.formats.contents import Outcome
-from farm.model import Expect, ExpectedFault, FindingKind, Verdict
+from farm.model import Blame, Expect, ExpectedFault, FindingKind, Verdict
 from tests.judge import cycles
 from tests.judge.cycles import OTHER_BOOT, Scene, row
 
@@ -51,6 +51,19 @@ def test_the_other_devices_must_still_be_intact() -> None:
     result = judged(scene, LOST)
     assert result.verdict is Verdict.FAIL
     assert row(result, "panicdump-sample.1").verdict is Verdict.FAIL
+
+
+def test_a_scenario_about_devices_that_are_not_there_proves_nothing() -> None:
+    absent = ExpectedFault(device="no-such-*", kinds=(FindingKind.OVERFLOW,))
+    result = judged(Scene(), absent)
+    assert result.verdict is Verdict.FAIL
+    assert result.why == "no-such-*: what the scenario is about, but never registered"
+    assert result.blame is Blame.POLICY
+
+
+def test_a_scenario_may_name_devices_that_only_some_boards_have() -> None:
+    absent = ExpectedFault(device="no-such-*", kinds=(FindingKind.OVERFLOW,))
+    assert judged(without_panel(), LOST, absent).verdict is Verdict.PASS
 
 
 def test_without_exceptions_nothing_is_forgiven() -> None:
