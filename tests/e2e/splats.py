@@ -19,9 +19,19 @@ ASK_THE_BOARD = "dmesg | grep -E 'WARNING: |BUG|INFO: |suspicious|inconsistent|O
 _PANIC = "Kernel panic - not syncing"
 
 
-# The base source's own: in an NMI, as a stack overflow is, the dmesg record's zone takes its lock.
-_BASE_MARKS = ("{IN-NMI} usage", "(&prz->buffer_lock)", " pstore_dump+0x")
-_BASE_FIRST = "WARNING: inconsistent lock state"
+# The base source's own: the first line of a report, and what else is in it.
+_OF_THE_BASE = (
+    # In an NMI, as a stack overflow is, the dmesg record's zone takes its lock.
+    (
+        "WARNING: inconsistent lock state",
+        ("{IN-NMI} usage", "(&prz->buffer_lock)", " pstore_dump+0x"),
+    ),
+    # LKDTM counts under a lock that may sleep on a real-time kernel, in an interrupt as well.
+    (
+        "[ BUG: Invalid wait context ]",
+        ("(crash_count_lock)", " lkdtm_kprobe_handler+0x"),
+    ),
+)
 _OURS = re.compile(r"panicdump_\w+\+0x")
 _REPORT_LINES = 100
 
@@ -38,7 +48,9 @@ def splats(console: str) -> list[str]:
 
 def _of_the_base(first: str, lines: list[str]) -> bool:
     report = "\n".join(lines)
-    known = _BASE_FIRST in first and all(mark in report for mark in _BASE_MARKS)
+    known = any(
+        begin in first and all(mark in report for mark in marks) for begin, marks in _OF_THE_BASE
+    )
     return known and _OURS.search(report) is None
 
 

@@ -71,3 +71,19 @@ def test_the_lock_of_the_dmesg_zone_in_an_nmi_is_not_the_series() -> None:
     assert splats(by_us) == ["[    1.0] WARNING: inconsistent lock state"]
     another = NMI_LOCK.replace("prz->buffer_lock", "psinfo->buf_lock")
     assert splats(another) == ["[    1.0] WARNING: inconsistent lock state"]
+
+
+LKDTM_LOCK = """[   18.0] [ BUG: Invalid wait context ]
+[   18.0] swapper/0/0 is trying to lock:
+[   18.0] ffffa2fd614f3ad8 (crash_count_lock){....}-{3:3}, at: lkdtm_kprobe_handler+0x3c/0x130
+[   18.0]  lkdtm_kprobe_handler+0x3c/0x130
+[   18.0]  kprobe_brk_handler+0x364/0x54c"""
+
+
+def test_the_lock_of_lkdtm_in_an_interrupt_is_not_the_series() -> None:
+    assert splats(LKDTM_LOCK) == []
+    for by_us in (
+        LKDTM_LOCK.replace("kprobe_brk_handler", "panicdump_panic"),
+        LKDTM_LOCK.replace("crash_count_lock", "panicdump_core.lock"),
+    ):
+        assert splats(by_us) == ["[   18.0] [ BUG: Invalid wait context ]"]
