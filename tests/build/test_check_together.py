@@ -14,33 +14,17 @@ import pytest
 from farm.build import process
 from farm.build.check.together import together
 from farm.errors import BuildError
+from tests.figures.processes import has_ended
+from tests.waiting import wait_until
 
 LONG_S = 60.0
 SOON_S = 20.0
 
 
-def gone(pid: int) -> bool:
-    """Say whether the process ends soon; one that nobody has waited for yet has ended."""
-    end = time.monotonic() + SOON_S
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def number_in(path: Path) -> int:
     """Wait for the number that a tool writes to ``path``."""
-    end = time.monotonic() + SOON_S
-    while time.monotonic() < end:
-        if path.is_file() and path.read_text().endswith("\n"):
-            return int(path.read_text())
-        time.sleep(0.05)
-    raise AssertionError(f"nothing in {path}")
+    wait_until(lambda: path.is_file() and path.read_text().endswith("\n"), str(path), SOON_S)
+    return int(path.read_text())
 
 
 def long_tool(folder: Path) -> int:
@@ -50,21 +34,23 @@ def long_tool(folder: Path) -> int:
     return 0
 
 
-def test_what_they_return_comes_in_their_order() -> None:
+def test_what_they_return_comes_in_their_order(tmp_path: Path) -> None:
     def late() -> int:
-        time.sleep(0.3)
+        wait_until((tmp_path / "other").exists, "the other", SOON_S)
         return 1
 
-    assert together([late, lambda: 2, lambda: 3]) == [1, 2, 3]
+    def other() -> int:
+        (tmp_path / "other").touch()
+        return 2
+
+    assert together([late, other, lambda: 3]) == [1, 2, 3]
 
 
 def test_they_are_done_at_once(tmp_path: Path) -> None:
     def meet(own: str, other: str) -> bool:
         (tmp_path / own).touch()
-        end = time.monotonic() + SOON_S
-        while not (tmp_path / other).exists() and time.monotonic() < end:
-            time.sleep(0.01)
-        return (tmp_path / other).exists()
+        wait_until((tmp_path / other).exists, other, SOON_S)
+        return True
 
     assert together([lambda: meet("a", "b"), lambda: meet("b", "a")]) == [True, True]
 
@@ -79,7 +65,8 @@ def test_an_error_ends_the_others_with_their_tools(tmp_path: Path) -> None:
         together([lambda: long_tool(tmp_path), fails])
     assert (caught.value.log, caught.value.next_step) == ("a.log", "make room")
     assert time.monotonic() - begin < LONG_S / 2
-    assert gone(number_in(tmp_path / "pid"))
+    tool = number_in(tmp_path / "pid")
+    wait_until(lambda: has_ended(tool), f"the end of {tool}", SOON_S)
 
 
 def test_a_process_that_dies_is_an_error() -> None:
@@ -108,4 +95,4 @@ def test_the_end_of_the_whole_is_the_end_of_every_tool(tmp_path: Path, how: sign
     tools = [number_in(tmp_path / name / "pid") for name in ("a", "b")]
     child.send_signal(how)
     assert child.wait(timeout=SOON_S) != 0
-    assert all(gone(tool) for tool in tools)
+    wait_until(lambda: all(has_ended(tool) for tool in tools), f"the end of {tools}", SOON_S)
