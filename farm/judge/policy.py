@@ -64,11 +64,11 @@ def unmatched_exceptions(cycle: CycleInput, devices: Iterable[ManifestDevice]) -
 
     A board may well be without some of them.
     """
-    patterns = tuple(one.device for one in cycle.exceptions)
-    registered = tuple(devices)
-    if expected_of_contents(cycle) or any(expected_of(cycle, device) for device in registered):
+    if cycle.expect is not Expect.PARTIAL or expected_of_contents(cycle):
         return ()
-    return patterns if cycle.expect is Expect.PARTIAL else ()
+    if any(expected_of(cycle, device) for device in devices):
+        return ()
+    return tuple(one.device for one in cycle.exceptions)
 
 
 def expected_of_contents(cycle: CycleInput) -> frozenset[FindingKind]:
