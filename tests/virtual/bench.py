@@ -80,8 +80,9 @@ class Console:
         self.expect(PROMPT)
 
     def command(self, line: str) -> str:
-        """What a shell command prints."""
-        self.port.write(line.encode() + b"\n")
+        """What a shell command prints, without what the kernel says on the same line meanwhile."""
+        self.port.write(f"dmesg -n 1; echo 'It ''says:'; {line}\n".encode())
+        self.expect(b"It says:")
         said = self.expect(PROMPT).removesuffix(PROMPT)
         return said.decode().replace("\r", "").strip()
 
