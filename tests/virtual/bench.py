@@ -75,9 +75,7 @@ class Console:
         # Before it listens, the serial port keeps a few characters only.
         self.port.write(b"\n")
         self.expect(PROMPT)
-        self.port.write(b"echo 'here ''I am'\n")
-        self.expect(b"here I am")
-        self.expect(PROMPT)
+        self.command(":")
 
     def command(self, line: str) -> str:
         """What a shell command prints, without what the kernel says on the same line meanwhile."""
